@@ -1,0 +1,182 @@
+/**
+ * Runs the tests: `node scripts/test.mjs [suite] [file name filter or --node-option …]`.
+ *
+ * Without a suite it does everything that continuous integration needs: checks, unit tests, then
+ * recovery tests. Ends with status 1 if a check or test failed, if no test ran, or if a process
+ * of the tests outlived them; all of a run's files are under one temporary directory.
+ */
+import { spawn } from 'node:child_process';
+import * as fs from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join, sep } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { findLeftovers } from './leftovers.mjs';
+import { ensureInstalled } from './node-modules.mjs';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const MAJORS = ['13', '14', '15', '16', '17', '18'];
+const LEFTOVER_GRACE_MS = 5_000;
+
+/** Recovery tests wait for servers more than they compute, so two run even on one core. */
+const GROUPS = {
+  unit: {
+    folders: ['src', 'test'],
+    holds: (file) => file.startsWith(`src${sep}`) || file.split(sep).length === 2,
+    concurrency: availableParallelism(),
+    timeoutMs: 60_000,
+  },
+  recovery: {
+    folders: [join('test', 'recovery')],
+    holds: () => true,
+    concurrency: Math.max(2, Math.floor(availableParallelism() / 2)),
+    timeoutMs: 300_000,
+  },
+  fuzz: {
+    folders: [join('test', 'fuzz')],
+    holds: () => true,
+    concurrency: availableParallelism(),
+    timeoutMs: 600_000,
+  },
+};
+
+const CHECKS = [
+  ['format', 'node_modules/@biomejs/biome/bin/biome', ['format', '.']],
+  ['lint', 'node_modules/oxlint/bin/oxlint', ['--type-aware', '--deny-warnings']],
+  ['types', 'node_modules/typescript/bin/tsc', ['--noEmit', '-p', 'tsconfig.json']],
+];
+
+const SUITES = {
+  all: async (choice) =>
+    (await runChecks()) && (await runGroup('unit', choice)) && (await runGroup('recovery', choice)),
+  check: async (choice) => (await runChecks()) && (await runGroup('unit', choice)),
+  unit: (choice) => runGroup('unit', choice),
+  recovery: (choice) => runGroup('recovery', choice),
+  fuzz: (choice) => runGroup('fuzz', choice),
+  matrix: runMatrix,
+};
+
+const [first, ...others] = process.argv.slice(2);
+const suite = Object.hasOwn(SUITES, first ?? '') ? first : 'all';
+const rest = suite === first || first === undefined ? others : [first, ...others];
+const directory = fs.mkdtempSync(join(fs.realpathSync(tmpdir()), 'walcade-test-'));
+fs.chmodSync(directory, 0o755);
+let interrupted = false;
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => (interrupted = true));
+try {
+  const passed = await SUITES[suite](rest);
+  const cleaned = await endLeftovers();
+  process.exitCode = passed && cleaned && !interrupted ? 0 : 1;
+} catch (error) {
+  process.stderr.write(`test: ${error.message}\n`);
+  process.exitCode = 1;
+} finally {
+  if (process.env.WALCADE_TEST_KEEP === undefined) {
+    fs.rmSync(directory, { recursive: true, force: true, maxRetries: 5 });
+  }
+}
+
+/** Format, lint and types: all are run, so that one round shows everything there is to mend. */
+async function runChecks() {
+  let passed = true;
+  for (const [name, program, args] of CHECKS) {
+    const status = await run([join(root, program), ...args], {});
+    if (status !== 0) process.stderr.write(`test: ${name} check ended with status ${status}\n`);
+    passed &&= status === 0;
+  }
+  return passed;
+}
+
+/** The recovery tests on each PostgreSQL major, or on those named among the arguments. */
+async function runMatrix(choice) {
+  const named = choice.filter((argument) => MAJORS.includes(argument));
+  ensureInstalled(join(root, 'test', 'majors'));
+  const failed = [];
+  for (const major of named.length === 0 ? MAJORS : named) {
+    process.stdout.write(`PostgreSQL ${major}\n`);
+    const filters = choice.filter((argument) => !MAJORS.includes(argument));
+    const passed = await runGroup('recovery', filters, { WALCADE_TEST_MAJOR: major });
+    if (!passed) failed.push(major);
+    if (interrupted) break;
+  }
+  if (failed.length > 0) {
+    process.stderr.write(`test: recovery tests failed on PostgreSQL ${failed.join(', ')}\n`);
+  }
+  return failed.length === 0;
+}
+
+/** Runs the test files of a group that match a filter; false if one failed or none ran. */
+async function runGroup(name, choice, environment = {}) {
+  const { concurrency, timeoutMs } = GROUPS[name];
+  const nodeOptions = choice.filter((argument) => argument.startsWith('-'));
+  const filters = choice.filter((argument) => !argument.startsWith('-'));
+  const files = testFiles(GROUPS[name], filters);
+  if (files.length === 0) {
+    process.stderr.write(`test: no ${name} test file matches ${filters.join(', ') || '*'}\n`);
+    return false;
+  }
+  const summary = join(directory, `${name}-summary.tap`);
+  const reporters = [
+    ['spec', 'stdout'],
+    ['tap', summary],
+  ].flatMap(([reporter, to]) => [
+    `--test-reporter=${reporter}`,
+    `--test-reporter-destination=${to}`,
+  ]);
+  const status = await run(
+    [
+      ...['--import', 'tsx', '--test', `--test-concurrency=${concurrency}`],
+      ...[`--test-timeout=${timeoutMs}`, ...reporters, ...nodeOptions, ...files],
+    ],
+    environment,
+  );
+  if (status !== 0) return false;
+  const ran = /^# pass (\d+)$/m.exec(fs.readFileSync(summary, 'utf8'));
+  if (Number(ran?.[1] ?? 0) > 0) return true;
+  process.stderr.write(`test: no ${name} test ran\n`);
+  return false;
+}
+
+function testFiles({ folders, holds }, filters) {
+  const files = folders.flatMap((folder) =>
+    fs
+      .readdirSync(join(root, folder), { recursive: true })
+      .map((name) => join(folder, name))
+      .filter((file) => file.endsWith('.test.ts') && holds(file)),
+  );
+  return files
+    .filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter)))
+    .sort();
+}
+
+/** Runs node with `args` at the root of the checkout; resolves to its exit status. */
+function run(args, environment) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, args, {
+      cwd: root,
+      stdio: ['ignore', 'inherit', 'inherit'],
+      env: { ...process.env, ...environment, WALCADE_TEST_DIRECTORY: directory },
+    });
+    const passOn = (signal) => child.kill(signal);
+    process.on('SIGINT', passOn).on('SIGTERM', passOn);
+    child.on('error', reject);
+    child.on('exit', (code, signal) => {
+      process.off('SIGINT', passOn).off('SIGTERM', passOn);
+      resolve(code ?? signal);
+    });
+  });
+}
+
+/** Names and kills what the tests left running; true if there was nothing. */
+async function endLeftovers() {
+  const giveUpAt = Date.now() + LEFTOVER_GRACE_MS;
+  let leftovers = findLeftovers(directory);
+  while (leftovers.length > 0 && Date.now() < giveUpAt) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    leftovers = findLeftovers(directory);
+  }
+  for (const { pid, command } of leftovers) {
+    process.stderr.write(`test: process ${pid} outlived the tests: ${command}\n`);
+    process.kill(pid, 'SIGKILL');
+  }
+  return leftovers.length === 0;
+}
