@@ -23,13 +23,13 @@ const GROUPS = {
     folders: ['src', 'test'],
     holds: (file) => file.startsWith(`src${sep}`) || file.split(sep).length === 2,
     concurrency: availableParallelism(),
-    timeoutMs: 60_000,
+    timeoutMs: 120_000,
   },
   recovery: {
     folders: [join('test', 'recovery')],
     holds: () => true,
     concurrency: Math.max(2, Math.floor(availableParallelism() / 2)),
-    timeoutMs: 300_000,
+    timeoutMs: 600_000,
   },
   fuzz: {
     folders: [join('test', 'fuzz')],
@@ -40,9 +40,9 @@ const GROUPS = {
 };
 
 const CHECKS = [
-  ['format', 'node_modules/@biomejs/biome/bin/biome', ['format', '.']],
-  ['lint', 'node_modules/oxlint/bin/oxlint', ['--type-aware', '--deny-warnings']],
-  ['types', 'node_modules/typescript/bin/tsc', ['--noEmit', '-p', 'tsconfig.json']],
+  { name: 'format', program: '@biomejs/biome/bin/biome', args: ['format', '.'] },
+  { name: 'lint', program: 'oxlint/bin/oxlint', args: ['--type-aware', '--deny-warnings'] },
+  { name: 'types', program: 'typescript/bin/tsc', args: ['--noEmit', '-p', 'tsconfig.json'] },
 ];
 
 const SUITES = {
@@ -78,8 +78,8 @@ try {
 /** Format, lint and types: all are run, so that one round shows everything there is to mend. */
 async function runChecks() {
   let passed = true;
-  for (const [name, program, args] of CHECKS) {
-    const status = await run([join(root, program), ...args], {});
+  for (const { name, program, args } of CHECKS) {
+    const status = await run([join(root, 'node_modules', program), ...args], {});
     if (status !== 0) process.stderr.write(`test: ${name} check ended with status ${status}\n`);
     passed &&= status === 0;
   }
@@ -115,20 +115,17 @@ async function runGroup(name, choice, environment = {}) {
     return false;
   }
   const summary = join(directory, `${name}-summary.tap`);
-  const reporters = [
-    ['spec', 'stdout'],
-    ['tap', summary],
-  ].flatMap(([reporter, to]) => [
-    `--test-reporter=${reporter}`,
-    `--test-reporter-destination=${to}`,
-  ]);
-  const status = await run(
-    [
-      ...['--import', 'tsx', '--test', `--test-concurrency=${concurrency}`],
-      ...[`--test-timeout=${timeoutMs}`, ...reporters, ...nodeOptions, ...files],
-    ],
-    environment,
-  );
+  const options = [
+    '--import=tsx',
+    '--test',
+    `--test-concurrency=${concurrency}`,
+    `--test-timeout=${timeoutMs}`,
+    '--test-reporter=spec',
+    '--test-reporter-destination=stdout',
+    '--test-reporter=tap',
+    `--test-reporter-destination=${summary}`,
+  ];
+  const status = await run([...options, ...nodeOptions, ...files], environment);
   if (status !== 0) return false;
   const ran = /^# pass (\d+)$/m.exec(fs.readFileSync(summary, 'utf8'));
   if (Number(ran?.[1] ?? 0) > 0) return true;

@@ -1,0 +1,117 @@
+/**
+ * Base backups by PostgreSQL's low-level API (manual, "Making a Base Backup Using the Low Level
+ * API"): start, copy the files, stop, write backup_label. A standby made of one begins to stream
+ * at the segment of the backup's start, since pg_wal is left out.
+ */
+import * as fs from 'node:fs/promises';
+import { join } from 'node:path';
+import { systemErrorCode } from '../../src/base/errors.ts';
+import type { PostgresUser } from './postgres-binaries.ts';
+import type { SqlClient } from './sql-client.ts';
+
+/** Directories whose contents no backup has; pg_wal comes with the upstream's stream. */
+const EMPTIED = new Set([
+  'pg_wal',
+  'pg_replslot',
+  'pg_dynshmem',
+  'pg_notify',
+  'pg_serial',
+  'pg_snapshots',
+  'pg_stat_tmp',
+  'pg_subtrans',
+]);
+const LEFT_OUT = new Set([
+  'postmaster.pid',
+  'postmaster.opts',
+  'standby.signal',
+  'recovery.signal',
+  'backup_label.old',
+  'postgresql.auto.conf.tmp',
+]);
+
+export interface BackupOptions {
+  major: number;
+  user: PostgresUser | undefined;
+}
+
+/** Backs up the cluster in `dataDirectory` into `target`, which must not exist. */
+export async function takeBackup(
+  client: SqlClient,
+  dataDirectory: string,
+  target: string,
+  { major, user }: BackupOptions,
+): Promise<void> {
+  const [start, stop] =
+    major >= 15
+      ? [`pg_backup_start('test', fast => true)`, `pg_backup_stop(wait_for_archive => false)`]
+      : [`pg_start_backup('test', true, false)`, `pg_stop_backup(false, false)`];
+  await client.run(`SELECT ${start}`);
+  await fs.mkdir(target, { mode: 0o700 });
+  await copyTree(dataDirectory, target, (path) => isInBackup(path));
+  await copyFile(join(dataDirectory, 'global/pg_control'), join(target, 'global/pg_control'));
+  for (const directory of EMPTIED) await fs.mkdir(join(target, directory), { recursive: true });
+  const [[label]] = (await client.rows(`SELECT labelfile FROM ${stop}`)) as [[string]];
+  await fs.writeFile(join(target, 'backup_label'), label);
+  await changeOwner(target, user);
+}
+
+/** Copies all of `source` to `target`, which may exist if it is empty, and gives it to `user`. */
+export async function copyDirectory(
+  source: string,
+  target: string,
+  user: PostgresUser | undefined,
+): Promise<void> {
+  await fs.mkdir(target, { recursive: true });
+  await copyTree(source, target, () => true);
+  await fs.chmod(target, 0o700);
+  await changeOwner(target, user);
+}
+
+function isInBackup(path: string): boolean {
+  const [first = '', ...inside] = path.split('/');
+  if (inside.length > 0 && EMPTIED.has(first)) return false;
+  if (LEFT_OUT.has(path) || path === 'global/pg_control') return false;
+  return !/(^|\/)(pgsql_tmp|pg_internal\.init)/.test(path);
+}
+
+/** Copies files that may grow, shrink or vanish meanwhile: WAL repairs what it finds. */
+async function copyTree(
+  source: string,
+  target: string,
+  isWanted: (path: string) => boolean,
+  inside = '',
+): Promise<void> {
+  const directory = join(source, inside);
+  for (const entry of await ifPresent(fs.readdir(directory, { withFileTypes: true }), [])) {
+    const path = inside === '' ? entry.name : `${inside}/${entry.name}`;
+    if (!isWanted(path)) continue;
+    if (entry.isDirectory()) {
+      await fs.mkdir(join(target, path), { mode: 0o700, recursive: true });
+      await copyTree(source, target, isWanted, path);
+    } else if (entry.isSymbolicLink()) {
+      await fs.symlink(await fs.readlink(join(source, path)), join(target, path));
+    } else if (entry.isFile()) {
+      await copyFile(join(source, path), join(target, path));
+    }
+  }
+}
+
+async function copyFile(source: string, target: string): Promise<void> {
+  await ifPresent(fs.copyFile(source, target), undefined);
+}
+
+async function ifPresent<T>(result: Promise<T>, otherwise: T): Promise<T> {
+  try {
+    return await result;
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return otherwise;
+    throw error;
+  }
+}
+
+async function changeOwner(directory: string, user: PostgresUser | undefined): Promise<void> {
+  if (user === undefined) return;
+  await fs.lchown(directory, user.uid, user.gid);
+  const entries = await fs.readdir(directory, { recursive: true });
+  for (const entry of entries) await fs.lchown(join(directory, entry), user.uid, user.gid);
+}

@@ -1,0 +1,393 @@
+/**
+ * A PostgreSQL server of a test, in the manner of PostgreSQL's own PostgreSQL::Test::Cluster:
+ * made by initdb or from a base backup, started, stopped, crashed, promoted and asked with SQL.
+ *
+ * It lives in a TestDirectory, which stops it when the test ends. Its settings are those of a
+ * server that is as fast as may be and a sending server for many: see SETTINGS.
+ */
+import * as fs from 'node:fs/promises';
+import { join } from 'node:path';
+import { formatLsn, type Lsn, parseLsn } from '../../src/wal/lsn.ts';
+import { copyDirectory, takeBackup } from './file-backup.ts';
+import { type PostgresBinaries, findPostgres, postgresUser } from './postgres-binaries.ts';
+import { runInitdb } from './postgres-initdb.ts';
+import { killTree } from './process-tree.ts';
+import { ServerLog } from './server-log.ts';
+import { ServerProcess } from './server-process.ts';
+import { SqlClient, dumpDatabase } from './sql-client.ts';
+import type { Member, TestDirectory } from './test-directory.ts';
+import { type WaitOptions, waitFor, waitForValue } from './wait.ts';
+
+export type Settings = Record<string, string | number | boolean>;
+export type StopMode = 'smart' | 'fast' | 'immediate';
+
+const STOP_SIGNALS: Record<StopMode, NodeJS.Signals> = {
+  smart: 'SIGTERM',
+  fast: 'SIGINT',
+  immediate: 'SIGQUIT',
+};
+
+const SETTINGS: Settings = {
+  listen_addresses: '127.0.0.1',
+  max_connections: 30,
+  shared_buffers: '16MB',
+  huge_pages: false,
+  fsync: false,
+  wal_level: 'replica',
+  max_wal_senders: 20,
+  max_replication_slots: 20,
+  wal_keep_size: '256MB',
+  hot_standby: true,
+  wal_retrieve_retry_interval: '100ms',
+  restart_after_crash: false,
+  logging_collector: false,
+  log_line_prefix: '%m [%p] %q%a ',
+  log_replication_commands: true,
+  log_timezone: 'UTC',
+};
+
+export interface ClusterOptions {
+  name: string;
+  /** Where the data directory is to be; in the test's directory if not given. */
+  directory?: string;
+  segmentMegabytes?: number;
+  settings?: Settings;
+  /** Lines of pg_hba.conf instead of "trust everybody"; the socket always trusts. */
+  hba?: readonly string[];
+  major?: number;
+}
+
+export interface StandbyOptions {
+  name: string;
+  /** A base backup; it is copied and stays as it is. */
+  from: string;
+  /** `primary_conninfo`, to which `application_name` is added. */
+  upstreamConninfo: string;
+  directory?: string;
+  /** `primary_slot_name`. */
+  slot?: string;
+  settings?: Settings;
+  major?: number;
+}
+
+export class PostgresCluster implements Member {
+  readonly name: string;
+  readonly dataDirectory: string;
+  readonly socketDirectory: string;
+  readonly port: number;
+  readonly log: ServerLog;
+  readonly binaries: PostgresBinaries;
+  readonly #environment: Record<string, string>;
+  #server: ServerProcess | undefined;
+  #client: SqlClient | undefined;
+
+  private constructor(tree: TestDirectory, name: string, place: Place) {
+    this.name = name;
+    this.dataDirectory = place.dataDirectory;
+    this.socketDirectory = place.socketDirectory;
+    this.port = place.port;
+    this.binaries = place.binaries;
+    this.log = new ServerLog(join(tree.path, `${name}.log`));
+    this.#environment = cleanEnvironment();
+  }
+
+  /** Makes a new cluster with superuser `postgres`; it is not started. */
+  static async init(tree: TestDirectory, options: ClusterOptions): Promise<PostgresCluster> {
+    const { name, directory, segmentMegabytes = 16, settings = {}, hba, major } = options;
+    const place = await choosePlace(tree, { name, directory, major });
+    await runInitdb(place.binaries, place.dataDirectory, {
+      segmentMegabytes,
+      environment: cleanEnvironment(),
+    });
+    const cluster = new PostgresCluster(tree, name, place);
+    await cluster.configure({ ...SETTINGS, ...cluster.#ownSettings(), ...settings });
+    if (hba !== undefined) await cluster.writeHba(hba);
+    return tree.add(cluster);
+  }
+
+  /** Makes a hot standby from a base backup; it is not started. */
+  static async standby(tree: TestDirectory, options: StandbyOptions): Promise<PostgresCluster> {
+    const { name, from, upstreamConninfo, directory, slot, settings = {}, major } = options;
+    const place = await choosePlace(tree, { name, directory, major });
+    await copyDirectory(from, place.dataDirectory, postgresUser());
+    const cluster = new PostgresCluster(tree, name, place);
+    await cluster.configure({
+      ...SETTINGS,
+      ...cluster.#ownSettings(),
+      primary_conninfo: cluster.#upstreamSetting(upstreamConninfo),
+      primary_slot_name: slot ?? '',
+      ...settings,
+    });
+    await cluster.becomeStandby();
+    return tree.add(cluster);
+  }
+
+  /** A connection string for this server over TCP, without a database. */
+  get conninfo(): string {
+    return `host=127.0.0.1 port=${this.port} user=postgres`;
+  }
+
+  get isRunning(): boolean {
+    return this.#server !== undefined && this.#server.outcome === undefined;
+  }
+
+  /** The postmaster's process id. */
+  get pid(): number {
+    return this.#running().pid;
+  }
+
+  /**
+   * Starts the server and waits until it accepts connections; with `wait` false, for nothing,
+   * which is for a standby whose upstream cannot bring it to consistency yet.
+   */
+  async start({ wait = true }: { wait?: boolean } = {}): Promise<void> {
+    if (this.isRunning) throw new Error(`${this.name} is running already`);
+    this.#server = await ServerProcess.spawn({
+      name: this.name,
+      program: this.binaries.postgres,
+      args: ['-D', this.dataDirectory],
+      log: this.log,
+      environment: this.#environment,
+      user: postgresUser(),
+    });
+    if (wait) await this.waitUntilReady();
+  }
+
+  /** Waits until the server accepts connections; an error with its log if it exits instead. */
+  async waitUntilReady(options: WaitOptions = {}): Promise<void> {
+    const server = this.#running();
+    await waitFor(
+      `${this.name} to accept connections`,
+      async () => {
+        if (server.outcome !== undefined) throw await server.earlyExit();
+        return this.#isReady(server.pid);
+      },
+      options,
+    );
+  }
+
+  /** Stops the server and waits for its exit; nothing if it is not running. */
+  async stop(mode: StopMode = 'fast'): Promise<void> {
+    const server = this.#server;
+    if (server === undefined) return;
+    const closed = this.#closeClient();
+    await server.stop(STOP_SIGNALS[mode]);
+    await closed;
+    this.#server = undefined;
+  }
+
+  async restart(mode: StopMode = 'fast'): Promise<void> {
+    await this.stop(mode);
+    await this.start();
+  }
+
+  /** Kills the whole server, as a crash of the machine's kernel would but for its page cache. */
+  async kill9(): Promise<void> {
+    const server = this.#running();
+    const closed = this.#closeClient();
+    await killTree(server.pid);
+    await server.exit();
+    await closed;
+    this.#server = undefined;
+  }
+
+  async end(): Promise<void> {
+    if (this.isRunning) this.#running().signal('SIGCONT');
+    await this.stop('immediate');
+  }
+
+  /** Re-reads the configuration files. */
+  reload(): void {
+    this.#running().signal('SIGHUP');
+  }
+
+  /** Ends recovery and waits until the server takes writes. */
+  async promote(): Promise<void> {
+    await this.sql('SELECT pg_promote(true, 60)');
+    await this.waitForSql('SELECT pg_is_in_recovery()', 'f');
+  }
+
+  /** Writes settings at the end of postgresql.conf, where they win; see also `reload`. */
+  async configure(settings: Settings): Promise<void> {
+    const lines = Object.entries(settings).map(([name, value]) => {
+      const text = typeof value === 'boolean' ? (value ? 'on' : 'off') : String(value);
+      return `${name} = '${text.replaceAll("'", "''")}'\n`;
+    });
+    await fs.appendFile(join(this.dataDirectory, 'postgresql.conf'), lines.join(''));
+  }
+
+  /** Replaces pg_hba.conf; connections over the socket stay trusted. */
+  async writeHba(lines: readonly string[]): Promise<void> {
+    const text = ['local all all trust', 'local replication all trust', ...lines].join('\n');
+    await fs.writeFile(join(this.dataDirectory, 'pg_hba.conf'), `${text}\n`);
+  }
+
+  /** Writes a new `primary_conninfo`; it takes effect by `reload` or at the next start. */
+  async setUpstream(conninfo: string): Promise<void> {
+    await this.configure({ primary_conninfo: this.#upstreamSetting(conninfo) });
+  }
+
+  /** Writes standby.signal: the next start is that of a standby. */
+  async becomeStandby(): Promise<void> {
+    const file = join(this.dataDirectory, 'standby.signal');
+    await fs.writeFile(file, '');
+    const user = postgresUser();
+    if (user !== undefined) await fs.chown(file, user.uid, user.gid);
+  }
+
+  /**
+   * Runs SQL in database `postgres` and gives what `psql -At` would print: rows on lines, values
+   * joined by `|`, null as nothing.
+   */
+  async sql(text: string, params: readonly unknown[] = []): Promise<string> {
+    this.#client ??= SqlClient.pooled(this.socketDirectory, this.port);
+    return this.#client.run(text, params);
+  }
+
+  /** As `sql`, in another database and on a connection of its own. */
+  async query(database: string, text: string): Promise<string> {
+    const client = SqlClient.pooled(this.socketDirectory, this.port, database);
+    try {
+      return await client.run(text, []);
+    } finally {
+      await client.close();
+    }
+  }
+
+  async waitForSql(text: string, expected: string, options: WaitOptions = {}): Promise<void> {
+    await waitForValue(`${text} on ${this.name}`, expected, () => this.sql(text), options);
+  }
+
+  /** Where WAL has been written (primary) or replayed (standby). */
+  async currentLsn(): Promise<Lsn> {
+    const position = await this.sql(
+      `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+              ELSE pg_current_wal_lsn() END`,
+    );
+    return parseLsn(position);
+  }
+
+  async replayLsn(): Promise<Lsn> {
+    return parseLsn(await this.sql('SELECT pg_last_wal_replay_lsn()'));
+  }
+
+  /** Waits until this standby has replayed `position`, if not given that of `upstream` now. */
+  async waitForReplay(position: Lsn, options: WaitOptions = {}): Promise<void> {
+    const question = `SELECT coalesce(pg_last_wal_replay_lsn(), '0/0')`;
+    let replayed = '';
+    await waitFor(
+      `${this.name} to replay ${formatLsn(position)}`,
+      async () => {
+        replayed = await this.sql(question);
+        return parseLsn(replayed) >= position;
+      },
+      options,
+    ).catch((error: Error) => {
+      throw new Error(`${error.message}; replayed ${replayed}`, { cause: error });
+    });
+  }
+
+  /** Waits until this standby has replayed all that `upstream` has at the time of the call. */
+  async waitForCatchup(upstream: PostgresCluster, options: WaitOptions = {}): Promise<void> {
+    await this.waitForReplay(await upstream.currentLsn(), options);
+  }
+
+  /** The process id of the WAL receiver; undefined if there is none. */
+  async walReceiverPid(): Promise<number | undefined> {
+    const pid = await this.sql('SELECT pid FROM pg_stat_wal_receiver');
+    return pid === '' ? undefined : Number(pid);
+  }
+
+  /** Makes a base backup in `directory`, a new directory of the test's, and gives its path. */
+  async backup(directory: string): Promise<string> {
+    const client = await SqlClient.single(this.socketDirectory, this.port);
+    try {
+      await takeBackup(client, this.dataDirectory, directory, {
+        major: this.binaries.major,
+        user: postgresUser(),
+      });
+    } finally {
+      await client.close();
+    }
+    return directory;
+  }
+
+  /** Every user table of `database`, by content: two members with equal dumps hold the same. */
+  async dump(database = 'postgres'): Promise<string> {
+    const client = await SqlClient.single(this.socketDirectory, this.port, database);
+    try {
+      return await dumpDatabase(client);
+    } finally {
+      await client.close();
+    }
+  }
+
+  #running(): ServerProcess {
+    if (this.#server === undefined) throw new Error(`${this.name} is not running`);
+    return this.#server;
+  }
+
+  async #closeClient(): Promise<void> {
+    const client = this.#client;
+    this.#client = undefined;
+    await client?.close();
+  }
+
+  /** postmaster.pid tells what `pg_ctl -w` waits for: line 1 the process id, line 8 its state. */
+  async #isReady(pid: number): Promise<boolean> {
+    const text = await fs
+      .readFile(join(this.dataDirectory, 'postmaster.pid'), 'utf8')
+      .catch(() => '');
+    const lines = text.split('\n');
+    return lines[0] === String(pid) && ['ready', 'standby'].includes(lines[7]?.trim() ?? '');
+  }
+
+  #ownSettings(): Settings {
+    const sync: Settings = this.binaries.major >= 18 ? { io_method: 'sync' } : {};
+    return { ...sync, port: this.port, unix_socket_directories: this.socketDirectory };
+  }
+
+  #upstreamSetting(conninfo: string): string {
+    return `${conninfo} application_name=${this.name}`;
+  }
+}
+
+interface Place {
+  binaries: PostgresBinaries;
+  dataDirectory: string;
+  socketDirectory: string;
+  port: number;
+}
+
+interface Wish {
+  name: string;
+  directory: string | undefined;
+  major: number | undefined;
+}
+
+/** Directories that PostgreSQL's user owns, and a port. */
+async function choosePlace(tree: TestDirectory, wish: Wish): Promise<Place> {
+  const dataDirectory = wish.directory ?? join(tree.path, wish.name);
+  await fs.mkdir(dataDirectory, { mode: 0o700 });
+  const socketDirectory = await tree.makeDirectory(`${wish.name}.s`);
+  const user = postgresUser();
+  if (user !== undefined) {
+    for (const directory of [dataDirectory, socketDirectory]) {
+      await fs.chown(directory, user.uid, user.gid);
+    }
+  }
+  const [binaries, port] = [await findPostgres(wish.major), await tree.reservePort()];
+  return { binaries, dataDirectory, socketDirectory, port };
+}
+
+/** What a server is started with: nothing of the tester's language, time zone or PG variables. */
+function cleanEnvironment(): Record<string, string> {
+  return {
+    PATH: process.env['PATH'] ?? '/usr/bin:/bin',
+    LC_ALL: process.platform === 'darwin' ? 'C' : 'C.UTF-8',
+    TZ: 'UTC',
+    ...(process.env['WALCADE_TEST_DIRECTORY'] === undefined
+      ? {}
+      : { WALCADE_TEST_DIRECTORY: process.env['WALCADE_TEST_DIRECTORY'] }),
+  };
+}
