@@ -59,9 +59,10 @@ export function encodeAuthentication(request: AuthenticationRequest): Buffer {
       return message('R', int32(AUTHENTICATION.SASL_CONTINUE), request.data);
     case 'sasl-final':
       return message('R', int32(AUTHENTICATION.SASL_FINAL), request.data);
-    default:
-      return message('R', int32(request.method));
+    case 'other':
+      break;
   }
+  return message('R', int32(request.method));
 }
 
 export function decodeAuthentication(body: Uint8Array): AuthenticationRequest {
