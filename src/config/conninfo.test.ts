@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { userInfo } from 'node:os';
 import { describe, test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import {
   allowsAuthentication,
   checkSupported,
