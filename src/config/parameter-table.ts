@@ -44,7 +44,7 @@ export const PARAMETERS = {
     default: 'localhost',
     group: 'Connections',
     context: 'restart',
-    description: "what IP addresses to listen on; comma-separated; '*' for all",
+    description: "what IP addresses to listen on; comma-separated, '*' for all",
   },
   port: {
     name: 'port',
@@ -54,7 +54,7 @@ export const PARAMETERS = {
     default: '5432',
     group: 'Connections',
     context: 'restart',
-    description: 'the TCP port, and the number in the name of the Unix sockets',
+    description: 'TCP port, and number in the names of the Unix sockets',
   },
   unixSocketDirectories: {
     name: 'unix_socket_directories',
@@ -93,7 +93,7 @@ export const PARAMETERS = {
     default: '',
     group: 'Upstream',
     context: 'restart',
-    description: "the node's name, and its application_name if primary_conninfo has none",
+    description: 'name of the node; application_name if primary_conninfo has none',
   },
   primaryConninfo: {
     name: 'primary_conninfo',
@@ -152,7 +152,7 @@ export const PARAMETERS = {
     default: 'on',
     group: 'Upstream',
     context: 'reload',
-    description: 'forward what downstreams ask for to prevent query conflicts',
+    description: 'send the feedback of downstreams on to the upstream',
   },
   maxWalSenders: {
     name: 'max_wal_senders',

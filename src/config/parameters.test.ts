@@ -130,6 +130,10 @@ const REFUSED: [name: string, text: string, message: string, hint?: string][] = 
 ];
 
 describe('parameters', () => {
+  test('a null character is refused, since it would end the value in a startup packet', () => {
+    assert.throws(() => parse('cluster_name', 'a\0b'), { sqlstate: '22023' });
+  });
+
   for (const [name, text, value, shown] of VALUES) {
     test(`${name} = '${text}' is shown as '${shown}'`, () => {
       const parsed = parse(name, text);

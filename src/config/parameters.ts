@@ -100,9 +100,11 @@ export function parseParameter(declaration: Parameter, text: string): ParameterV
       return value;
     }
     case 'string':
+      // It would end the value early in a startup packet.
+      if (text.includes('\0')) throw invalid(`null character in parameter "${name}"`);
       declaration.check?.(text);
-      return text;
   }
+  return text;
 }
 
 /**
