@@ -6,7 +6,7 @@ import { isIP } from 'node:net';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 
 export interface ServerAddress {
-  /** What to connect to: a name, an IP address or, if `isSocketDirectory`, a directory. */
+  /** What to connect to: a name, an IP address or a socket directory. */
   readonly host: string;
   readonly port: number;
   /** The host given beside a hostaddr: the name for the password file and certificates. */

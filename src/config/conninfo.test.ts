@@ -11,6 +11,7 @@ import {
   describeConninfo,
   formatConninfo,
   parseConninfo,
+  socketPath,
 } from './conninfo.ts';
 import { parseConninfoPairs } from './conninfo-syntax.ts';
 
@@ -134,6 +135,11 @@ describe('connection strings', () => {
       assert.deepEqual(addressesOf(text), addresses);
     });
   }
+
+  test('a socket is found in its directory or in the abstract name space', () => {
+    assert.equal(socketPath({ host: '/tmp', port: 4001 }), '/tmp/.s.PGSQL.4001');
+    assert.equal(socketPath({ host: '@walcade', port: 1 }), '\0walcade/.s.PGSQL.1');
+  });
 
   test('the name beside a hostaddr is kept for the password file', () => {
     assert.deepEqual(parseConninfo('host=name hostaddr=10.0.0.1').addresses, [

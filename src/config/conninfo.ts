@@ -19,7 +19,7 @@ import {
 } from './conninfo-keywords.ts';
 import { formatConninfo, parseConninfoPairs } from './conninfo-syntax.ts';
 
-export type { ServerAddress } from './conninfo-addresses.ts';
+export { type ServerAddress, isSocketDirectory, socketPath } from './conninfo-addresses.ts';
 export { formatConninfo } from './conninfo-syntax.ts';
 
 export type SslMode = (typeof CHOICES)['sslmode'][number];
