@@ -183,15 +183,6 @@ test('what begins with a replication keyword and is no command is a syntax error
   }
 });
 
-test('a syntax error says where it is', () => {
-  assert.throws(() => parseReplicationCommand('SHOW  12 x', V18), {
-    detail: 'The error is at or near "12", character 7 of the command.',
-  });
-  assert.throws(() => parseReplicationCommand('SHOW ', V18), {
-    detail: 'The error is at the end of the command.',
-  });
-});
-
 test('other mistakes are refused in words of their own', () => {
   const create = 'CREATE_REPLICATION_SLOT rs PHYSICAL';
   const mistakes: [string, string][] = [
@@ -210,17 +201,6 @@ test('other mistakes are refused in words of their own', () => {
   for (const [text, message] of mistakes) {
     assert.throws(() => parseReplicationCommand(text, V18), { sqlstate: '42601', message }, text);
   }
-});
-
-test('identifiers are folded if they are bare, unescaped if they are quoted, cut at 63 bytes', () => {
-  const shown = (name: string): unknown => parseReplicationCommand(`SHOW ${name}`, V18);
-  const is = (name: string): unknown => ({ kind: 'show', name });
-  assert.deepEqual(shown('Aé$1_'), is('aé$1_'));
-  assert.deepEqual(shown('É'), is('É'));
-  assert.deepEqual(shown('"A ""b"" É"'), is('A "b" É'));
-  assert.deepEqual(shown('x'.repeat(70)), is('x'.repeat(63)));
-  assert.deepEqual(shown('é'.repeat(40)), is('é'.repeat(31)));
-  assert.deepEqual(shown('"😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀😀"'), is('😀'.repeat(15)));
 });
 
 test('a slot that is created must have a name that a slot can have', () => {
