@@ -13,7 +13,7 @@ import {
   parseBaseBackup,
 } from './base-backup-command.ts';
 import { CommandLexer, IDENTIFIER_BYTES_MAX } from './command-lexer.ts';
-import { booleanOption, parseOptionList } from './command-options.ts';
+import { type CommandOption, booleanOption, parseOptionList } from './command-options.ts';
 
 export { type BaseBackup, backupTarget } from './base-backup-command.ts';
 export type { CommandOption } from './command-options.ts';
@@ -62,19 +62,15 @@ const COMMANDS_SINCE = new Map([
   ['UPLOAD_MANIFEST', 170_000],
 ]);
 
-const OTHER_KEYWORDS = [
-  'SLOT',
-  'PHYSICAL',
-  'LOGICAL',
-  'TIMELINE',
-  'TEMPORARY',
+const BARE_SLOT_OPTIONS = [
   'RESERVE_WAL',
   'EXPORT_SNAPSHOT',
   'NOEXPORT_SNAPSHOT',
   'USE_SNAPSHOT',
   'TWO_PHASE',
-  'WAIT',
 ];
+
+const OTHER_KEYWORDS = ['SLOT', 'PHYSICAL', 'LOGICAL', 'TIMELINE', 'TEMPORARY', 'WAIT'];
 
 const PARENTHESISED_SINCE = 150_000;
 
@@ -89,7 +85,10 @@ function keywords(serverVersionNum: number): {
   const commands = new Set<string>();
   for (const [word, since] of COMMANDS_SINCE) if (since <= serverVersionNum) commands.add(word);
   const bareWords = serverVersionNum < PARENTHESISED_SINCE ? BARE_BASE_BACKUP_KEYWORDS : [];
-  return { commands, all: new Set([...commands, ...OTHER_KEYWORDS, ...bareWords]) };
+  return {
+    commands,
+    all: new Set([...commands, ...BARE_SLOT_OPTIONS, ...OTHER_KEYWORDS, ...bareWords]),
+  };
 }
 
 /**
@@ -165,17 +164,31 @@ function parseCreateSlot(lexer: CommandLexer, serverVersionNum: number): Replica
     return { kind: 'create-logical-slot', name };
   }
   lexer.expect('PHYSICAL');
-  const parenthesised = serverVersionNum >= PARENTHESISED_SINCE && lexer.peek().text === '(';
-  const reserveWal = parenthesised ? parseReserveWal(lexer) : lexer.accept('RESERVE_WAL');
+  const reserveWal =
+    serverVersionNum >= PARENTHESISED_SINCE
+      ? readReserveWal(parseSlotOptions(lexer))
+      : lexer.accept('RESERVE_WAL');
   lexer.expectEnd();
   checkSlotName(name);
   return { kind: 'create-replication-slot', name, temporary, reserveWal };
 }
 
-/** The options of a physical slot (walsender.c, parseCreateReplSlotOptions()). */
-function parseReserveWal(lexer: CommandLexer): boolean {
+/** Since 15: options in parentheses, or any number of bare words. */
+function parseSlotOptions(lexer: CommandLexer): CommandOption[] {
+  if (lexer.peek().text === '(') return parseOptionList(lexer);
+  const options: CommandOption[] = [];
+  for (;;) {
+    const word = BARE_SLOT_OPTIONS.find((option) => lexer.accept(option));
+    if (word === undefined) return options;
+    const name = word.endsWith('_SNAPSHOT') ? 'snapshot' : word.toLowerCase();
+    options.push({ name, value: true });
+  }
+}
+
+/** The one option of a physical slot (walsender.c, parseCreateReplSlotOptions()). */
+function readReserveWal(options: readonly CommandOption[]): boolean {
   let reserveWal: boolean | undefined;
-  for (const option of parseOptionList(lexer)) {
+  for (const option of options) {
     if (!CREATE_SLOT_OPTIONS.has(option.name)) {
       throw new WalcadeError(SQLSTATE.SYNTAX_ERROR, `unrecognized option: ${option.name}`);
     }
