@@ -10,27 +10,13 @@
  */
 import { assert } from '../base/assert.ts';
 import { WalCorruption } from './corruption.ts';
-import { CRC32C_START, crc32cFinish, crc32cUpdate } from './crc32c.ts';
-import { ANY_RECORD, PAGE_FLAG, type WalFormat } from './formats.ts';
-import { advance, formatLsn, lsn, timelineId, type Lsn, type TimelineId } from './lsn.ts';
-import {
-  LONG_PAGE_HEADER_BYTES,
-  PAGE_BYTES,
-  PAGE_HEADER_BYTES,
-  checkPageHeader,
-  decodePageHeader,
-  pageHeaderBytes,
-  type PageHeader,
-} from './page.ts';
-import {
-  CHECKPOINT_HEAD_BYTES,
-  RECORD_CRC_OFFSET,
-  RECORD_HEADER_BYTES,
-  RECORD_KIND,
-  decodeCheckpoint,
-  recordKind,
-  type Checkpoint,
-} from './record.ts';
+import { PAGE_FLAG, type WalFormat } from './formats.ts';
+import { advance, formatLsn, type Lsn, type TimelineId } from './lsn.ts';
+import { PageHeaderReader } from './page-header-reader.ts';
+import { PAGE_BYTES, type PageHeader } from './page.ts';
+import { RecordChain } from './record-chain.ts';
+import { RECORD_KIND, type Checkpoint } from './record.ts';
+import { RecordReader } from './record-reader.ts';
 import { checkSegmentBytes, segmentStart } from './segment.ts';
 
 export { WalCorruption } from './corruption.ts';
@@ -71,60 +57,37 @@ type Phase = 'continuation' | 'header' | 'body' | 'padding' | 'skipped';
 export class WalWalker {
   readonly #segmentBytes: number;
   readonly #base: Lsn;
-  readonly #baseHigh: number;
-  readonly #baseLow: number;
-  #format: WalFormat | undefined;
-  #systemIdentifier: bigint | undefined;
-  #timeline: TimelineId | undefined;
+  readonly #pages: PageHeaderReader;
+  readonly #chain = new RecordChain();
+  readonly #record = new RecordReader();
   #corruption: WalCorruption | undefined;
 
   #received: number;
   #proven: number;
-  #provenRecordStart: number | undefined;
+  #isAnyProven = false;
   #lastCheckpoint: Checkpoint | undefined;
 
   /** How far the current chunk has been walked. */
   #position: number;
   /** Bytes to the page's end; 0 where a page header is next. */
   #pageLeft: number;
-  readonly #pageHeader = new DataView(new ArrayBuffer(LONG_PAGE_HEADER_BYTES));
-  #pageHeaderGathered = 0;
-
   #phase: Phase;
-  /** Of a continuation, body, padding or skipped segment: bytes that are still to come. */
+  /** Of a continuation, padding or skipped segment: bytes that are still to come. */
   #left = 0;
-  readonly #recordHeader = new DataView(new ArrayBuffer(RECORD_HEADER_BYTES));
-  /** Bytes of the record header that are there; 0 between records. */
-  #recordHeaderGathered = 0;
-  #recordStart = 0;
-  #crc = CRC32C_START;
-  readonly #checkpointHead = new DataView(new ArrayBuffer(CHECKPOINT_HEAD_BYTES));
-
-  /** The start of the record before, in halves as prev links have it, signed. */
-  #previousLow = 0;
-  #previousHigh = 0;
-  #isPreviousKnown = false;
 
   constructor(options: WalWalkerOptions) {
-    const { segmentBytes, start, startsAt, previous } = options;
+    const { segmentBytes, start, startsAt, previous, format, systemIdentifier } = options;
     checkSegmentBytes(segmentBytes);
     this.#segmentBytes = segmentBytes;
     this.#base = segmentStart(start, segmentBytes);
-    this.#baseHigh = Number(this.#base >> 32n);
-    this.#baseLow = Number(this.#base & 0xffff_ffffn);
-    this.#format = options.format;
-    this.#systemIdentifier = options.systemIdentifier;
+    this.#pages = new PageHeaderReader(segmentBytes, { format, systemIdentifier });
     const offset = Number(start - this.#base);
     assert(startsAt === 'record' || offset === 0, 'a walk from a segment begins at its start');
     assert(offset % 8 === 0, 'records start at multiples of 8');
     this.#received = this.#proven = this.#position = offset;
     this.#pageLeft = (PAGE_BYTES - (offset % PAGE_BYTES)) % PAGE_BYTES;
     this.#phase = startsAt === 'segment' ? 'continuation' : 'header';
-    if (previous !== undefined) {
-      this.#previousHigh = Number(previous >> 32n) | 0;
-      this.#previousLow = Number(previous & 0xffff_ffffn) | 0;
-      this.#isPreviousKnown = true;
-    }
+    if (previous !== undefined) this.#chain.append(previous);
   }
 
   /** The end of the pushed bytes. A chunk that was refused counts only as far as it is proven. */
@@ -143,28 +106,27 @@ export class WalWalker {
 
   /** Where the last proven record starts. */
   get provenRecordStart(): Lsn | undefined {
-    const start = this.#provenRecordStart;
-    return start === undefined ? undefined : this.#lsnAt(start);
+    return this.#isAnyProven ? this.#chain.last : undefined;
   }
 
   /** The record that has begun and is not proven yet; undefined once the walk has ended. */
   get openRecord(): OpenRecord | undefined {
-    if (this.#corruption || this.#recordHeaderGathered === 0) return undefined;
-    const lengthBytes = this.#recordHeaderGathered < 4 ? undefined : this.#recordLength();
-    return { start: this.#lsnAt(this.#recordStart), lengthBytes };
+    const { start, length } = this.#record;
+    if (this.#corruption || start === undefined) return undefined;
+    return { start, lengthBytes: length };
   }
 
   /** That of the last page header. In a timeline's first segment it may still be the parent's. */
   get timeline(): TimelineId | undefined {
-    return this.#timeline;
+    return this.#pages.timeline;
   }
 
   get systemIdentifier(): bigint | undefined {
-    return this.#systemIdentifier;
+    return this.#pages.systemIdentifier;
   }
 
   get format(): WalFormat | undefined {
-    return this.#format;
+    return this.#pages.format;
   }
 
   /** The last proven checkpoint record, of a shutdown or online. */
@@ -197,10 +159,10 @@ export class WalWalker {
       if (this.#phase === 'skipped') {
         at += this.#skip(end - at);
       } else if (this.#pageLeft === 0) {
-        at += this.#gatherPageHeader(view, at);
+        at += this.#walkPageHeader(view, at);
       } else {
         const pageEnd = Math.min(end, at + this.#pageLeft);
-        if (this.#phase === 'header' && this.#recordHeaderGathered === 0) {
+        if (this.#phase === 'header' && this.#record.start === undefined) {
           at += this.#proveInPlace(view, at, pageEnd);
         }
         if (at < pageEnd) at += this.#walkPart(view, at, pageEnd);
@@ -208,135 +170,69 @@ export class WalWalker {
     }
   }
 
-  /** The fast path. Returns how many bytes of whole and plain records there are from `from` on. */
   #proveInPlace(view: DataView, from: number, to: number): number {
-    if (!this.#isPreviousKnown) return 0;
-    const { isResourceManager } = this.#format ?? ANY_RECORD;
-    // A page lies within 4 GB, so its records differ only in the lower half.
-    const high = this.#high(this.#position);
-    const lowAtZero = this.#low(this.#position) - from;
-    let previousLow = this.#previousLow;
-    let previousHigh = this.#previousHigh;
-    let start = -1;
-    let at = from;
-    while (to - at >= RECORD_HEADER_BYTES) {
-      const length = view.getUint32(at, true);
-      const next = at + length + (-length & 7);
-      if (length < RECORD_HEADER_BYTES || next > to) break;
-      if (view.getInt32(at + 8, true) !== previousLow) break;
-      if (view.getInt32(at + 12, true) !== previousHigh) break;
-      const resourceManager = view.getUint8(at + 17);
-      if (isResourceManager[resourceManager] !== true) break;
-      if (recordKind(resourceManager, view.getUint8(at + 16)) !== RECORD_KIND.OTHER) break;
-      const body = crc32cUpdate(CRC32C_START, view, at + RECORD_HEADER_BYTES, at + length);
-      const crc = crc32cFinish(crc32cUpdate(body, view, at, at + RECORD_CRC_OFFSET));
-      if (crc !== view.getInt32(at + RECORD_CRC_OFFSET, true)) break;
-      previousLow = (lowAtZero + at) | 0;
-      previousHigh = high;
-      start = at;
-      at = next;
+    const position = this.#lsnAt(this.#position);
+    const { format } = this.#pages;
+    const bytes = this.#chain.proveInPlace(view, { from, to, position, format });
+    if (bytes > 0) {
+      this.#consume(bytes);
+      this.#isAnyProven = true;
+      this.#proven = this.#position;
     }
-    if (start < 0) return 0;
-    this.#previousLow = previousLow;
-    this.#previousHigh = previousHigh;
-    this.#provenRecordStart = this.#position + start - from;
-    this.#consume(at - from);
-    this.#proven = this.#position;
-    return at - from;
+    return bytes;
   }
 
   /** The slow path: one part of a record, or as much of it as there is. */
   #walkPart(view: DataView, from: number, to: number): number {
-    if (this.#phase === 'header') return this.#gatherRecordHeader(view, from, to);
+    if (this.#phase === 'header') return this.#walkRecordHeader(view, from, to);
+    if (this.#phase === 'body') return this.#walkBody(view, from, to);
     const bytes = Math.min(this.#left, to - from);
-    if (this.#phase === 'body') this.#readBody(view, from, from + bytes);
     this.#consume(bytes);
     this.#left -= bytes;
     if (this.#left > 0) return bytes;
-    if (this.#phase === 'body') this.#endBody();
-    else if (this.#phase === 'padding') this.#endRecord();
+    if (this.#phase === 'padding') this.#endRecord();
     else this.#endContinuation(this.#position);
     return bytes;
   }
 
-  #gatherRecordHeader(view: DataView, from: number, to: number): number {
-    if (this.#recordHeaderGathered === 0) this.#recordStart = this.#position;
-    const bytes = gather(this.#recordHeader, this.#recordHeaderGathered, view, from, to);
-    this.#recordHeaderGathered += bytes;
+  #walkRecordHeader(view: DataView, from: number, to: number): number {
+    const record = this.#record;
+    const { format } = this.#pages;
+    if (record.start === undefined) record.begin(this.#lsnAt(this.#position));
+    const bytes = record.takeHeader(view, from, to);
     this.#consume(bytes);
-    if (this.#recordHeaderGathered === RECORD_HEADER_BYTES) this.#beginBody();
-    // Without a length that can be trusted there may be no next page.
-    else if (this.#pageLeft === 0) this.#checkRecordLength();
+    if (record.isHeaderComplete) {
+      record.checkHeader(format, this.#chain.last);
+      this.#phase = 'body';
+      if (record.left === 0) this.#endBody();
+    } else if (this.#pageLeft === 0) {
+      // Without a length that can be trusted there may be no next page.
+      record.checkLength(format);
+    }
     return bytes;
   }
 
-  /** xlogreader.c, ValidXLogRecordHeader(). */
-  #beginBody(): void {
-    this.#checkRecordLength();
-    const header = this.#recordHeader;
-    const { isResourceManager } = this.#format ?? ANY_RECORD;
-    const resourceManager = header.getUint8(17);
-    if (isResourceManager[resourceManager] !== true) {
-      throw this.#recordCorruption(`invalid resource manager ID ${resourceManager} at`);
-    }
-    const previous = header.getBigUint64(8, true);
-    const isPrevious = this.#isPreviousKnown
-      ? header.getInt32(8, true) === this.#previousLow &&
-        header.getInt32(12, true) === this.#previousHigh
-      : previous < this.#lsnAt(this.#recordStart);
-    if (!isPrevious) {
-      throw this.#recordCorruption(
-        `record with incorrect prev-link ${formatLsn(lsn(previous))} at`,
-      );
-    }
-    this.#phase = 'body';
-    this.#left = this.#recordLength() - RECORD_HEADER_BYTES;
-    this.#crc = CRC32C_START;
-    if (this.#left === 0) this.#endBody();
-  }
-
-  #checkRecordLength(): void {
-    const { recordBytesMax } = this.#format ?? ANY_RECORD;
-    const length = this.#recordLength();
-    if (length < RECORD_HEADER_BYTES) {
-      throw this.#recordCorruption(
-        'invalid record length at',
-        `: expected at least ${RECORD_HEADER_BYTES}, got ${length}`,
-      );
-    }
-    if (length > recordBytesMax) {
-      throw this.#recordCorruption(`record length ${length} at`, ' too long');
-    }
-  }
-
-  #readBody(view: DataView, from: number, to: number): void {
-    this.#crc = crc32cUpdate(this.#crc, view, from, to);
-    const read = this.#recordLength() - RECORD_HEADER_BYTES - this.#left;
-    if (read < CHECKPOINT_HEAD_BYTES) gather(this.#checkpointHead, read, view, from, to);
+  #walkBody(view: DataView, from: number, to: number): number {
+    const bytes = Math.min(this.#record.left, to - from);
+    this.#record.takeBody(view, from, from + bytes);
+    this.#consume(bytes);
+    if (this.#record.left === 0) this.#endBody();
+    return bytes;
   }
 
   #endBody(): void {
-    const crc = crc32cUpdate(this.#crc, this.#recordHeader, 0, RECORD_CRC_OFFSET);
-    if (crc32cFinish(crc) !== this.#recordHeader.getInt32(RECORD_CRC_OFFSET, true)) {
-      throw this.#recordCorruption('incorrect resource manager data checksum in record at');
-    }
+    this.#record.checkBody();
     this.#phase = 'padding';
-    this.#left = -this.#recordLength() & 7;
+    this.#left = this.#record.paddingBytes;
     if (this.#left === 0) this.#endRecord();
   }
 
   #endRecord(): void {
-    const start = this.#recordStart;
-    const kind = recordKind(this.#recordHeader.getUint8(17), this.#recordHeader.getUint8(16));
-    const bodyLength = this.#recordLength() - RECORD_HEADER_BYTES;
-    if (kind === RECORD_KIND.CHECKPOINT && bodyLength >= CHECKPOINT_HEAD_BYTES) {
-      const checkpoint = decodeCheckpoint(this.#lsnAt(start), this.#checkpointHead, 0);
-      this.#lastCheckpoint = checkpoint ?? this.#lastCheckpoint;
-    }
-    this.#previousLow = this.#low(start);
-    this.#previousHigh = this.#high(start);
-    this.#isPreviousKnown = true;
-    this.#provenRecordStart = start;
+    const { start, kind, checkpoint } = this.#record;
+    assert(start !== undefined, 'a record that ends has begun');
+    this.#lastCheckpoint = checkpoint ?? this.#lastCheckpoint;
+    this.#chain.append(start);
+    this.#isAnyProven = true;
     this.#proven = this.#position;
     this.#expectRecord();
     const toSegmentEnd = this.#segmentBytes - (this.#position % this.#segmentBytes);
@@ -352,7 +248,7 @@ export class WalWalker {
 
   #expectRecord(): void {
     this.#phase = 'header';
-    this.#recordHeaderGathered = 0;
+    this.#record.end();
   }
 
   /** What follows a switch record may be anything, in practice zeros without page headers. */
@@ -367,46 +263,34 @@ export class WalWalker {
     return bytes;
   }
 
-  #gatherPageHeader(view: DataView, from: number): number {
-    const gathered = this.#pageHeaderGathered;
-    const wanted = gathered < PAGE_HEADER_BYTES ? PAGE_HEADER_BYTES : LONG_PAGE_HEADER_BYTES;
-    const to = Math.min(view.byteLength, from + wanted - gathered);
-    const bytes = gather(this.#pageHeader, gathered, view, from, to);
-    this.#pageHeaderGathered += bytes;
+  #walkPageHeader(view: DataView, from: number): number {
+    const bytes = this.#pages.take(view, from);
     this.#position += bytes;
-    if (this.#pageHeaderGathered < PAGE_HEADER_BYTES) return bytes;
-    const headerBytes = pageHeaderBytes(this.#pageHeader);
-    if (this.#pageHeaderGathered < headerBytes) return bytes;
-    this.#pageHeaderGathered = 0;
-    this.#pageLeft = PAGE_BYTES - headerBytes;
-    this.#enterPage(decodePageHeader(this.#pageHeader), this.#position - headerBytes);
+    const headerBytes = this.#pages.completeBytes;
+    if (headerBytes !== undefined) {
+      this.#pageLeft = PAGE_BYTES - headerBytes;
+      this.#enterPage(this.#position - headerBytes);
+    }
     return bytes;
   }
 
-  #enterPage(header: PageHeader, page: number): void {
-    const address = this.#lsnAt(page);
-    this.#format = checkPageHeader(header, {
-      address,
-      segmentBytes: this.#segmentBytes,
-      format: this.#format,
-      systemIdentifier: this.#systemIdentifier,
-      timeline: this.#timeline,
-    });
-    this.#systemIdentifier = header.segment?.systemIdentifier ?? this.#systemIdentifier;
-    if (header.timeline !== this.#timeline) this.#timeline = timelineId(header.timeline);
+  #enterPage(page: number): void {
+    const { header, format } = this.#pages.end(this.#lsnAt(page));
     const isContinued = (header.flags & PAGE_FLAG.FIRST_IS_CONTINUATION) !== 0;
-    const isOverwritten = (header.flags & this.#format.overwriteContinuationFlag) !== 0;
-    if (this.#phase === 'continuation') {
-      if (isOverwritten || (page === 0 && !isContinued)) this.#endContinuation(page);
-      else this.#continueUnproven(header, isContinued, page);
-    } else if (isOverwritten) {
-      // A crash lost the rest of the open record: what follows takes its place.
-      this.#expectRecord();
-    } else if (this.#recordHeaderGathered > 0) {
+    const isOverwritten = (header.flags & format.overwriteContinuationFlag) !== 0;
+    const isRecordOpen = this.#record.start !== undefined;
+    if (this.#phase === 'continuation' && !isOverwritten && (page > 0 || isContinued)) {
+      this.#continueUnproven(header, isContinued, page);
+      return;
+    }
+    if (isRecordOpen && !isOverwritten) {
       this.#checkContinued(header, isContinued);
       return;
     }
-    if (isContinued && this.#phase !== 'continuation') {
+    // A record begins here. One that was open has lost its rest in a crash and is dropped.
+    if (this.#phase === 'continuation') this.#endContinuation(page);
+    else this.#expectRecord();
+    if (isContinued) {
       const record = this.#lsnAt(this.#position);
       throw new WalCorruption(record, `contrecord is requested by ${formatLsn(record)}`);
     }
@@ -428,23 +312,11 @@ export class WalWalker {
   }
 
   #checkContinued(header: PageHeader, isContinued: boolean): void {
-    if (!isContinued) throw this.#recordCorruption('there is no contrecord flag at');
-    const isHeader = this.#phase === 'header';
-    const left = isHeader ? this.#recordLength() - this.#recordHeaderGathered : this.#left;
-    if (header.remainingBytes !== left) {
-      throw this.#recordCorruption(
-        `invalid contrecord length ${header.remainingBytes} (expected ${left}) at`,
-      );
-    }
-  }
-
-  #recordCorruption(before: string, after = ''): WalCorruption {
-    const start = this.#lsnAt(this.#recordStart);
-    return new WalCorruption(start, `${before} ${formatLsn(start)}${after}`);
-  }
-
-  #recordLength(): number {
-    return this.#recordHeader.getUint32(0, true);
+    const record = this.#record;
+    if (!isContinued) throw record.corruption('there is no contrecord flag at');
+    if (header.remainingBytes === record.left) return;
+    const lengths = `${header.remainingBytes} (expected ${record.left})`;
+    throw record.corruption(`invalid contrecord length ${lengths} at`);
   }
 
   #consume(bytes: number): void {
@@ -455,25 +327,4 @@ export class WalWalker {
   #lsnAt(position: number): Lsn {
     return advance(this.#base, position);
   }
-
-  #low(position: number): number {
-    return (this.#baseLow + position) | 0;
-  }
-
-  #high(position: number): number {
-    return (this.#baseHigh + Math.floor((this.#baseLow + position) / 2 ** 32)) | 0;
-  }
-}
-
-/** Copies from `view` into `part`, after the `gathered` bytes it has, what fits of it. */
-function gather(
-  part: DataView,
-  gathered: number,
-  view: DataView,
-  from: number,
-  to: number,
-): number {
-  const bytes = Math.min(part.byteLength - gathered, to - from);
-  for (let i = 0; i < bytes; i++) part.setUint8(gathered + i, view.getUint8(from + i));
-  return bytes;
 }
