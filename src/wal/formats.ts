@@ -68,11 +68,6 @@ export const ANY_RECORD: Pick<WalFormat, 'recordBytesMax' | 'isResourceManager'>
   isResourceManager: withCustom(RESERVED),
 };
 
-/** Every version's format, oldest first. */
-export function walFormats(): readonly WalFormat[] {
-  return FORMATS;
-}
-
 /** The format whose pages carry `magic`, if it is in the table. */
 export function walFormatByMagic(magic: number): WalFormat | undefined {
   return FORMATS.find((format) => format.magic === magic);
