@@ -42,9 +42,9 @@ export const SQLSTATE = {
 
 export interface WalcadeErrorOptions {
   /** Facts, in full sentences. */
-  detail?: string;
+  detail?: string | undefined;
   /** What to do, in full sentences; it may not apply. */
-  hint?: string;
+  hint?: string | undefined;
   cause?: unknown;
 }
 
@@ -54,7 +54,11 @@ export class WalcadeError extends Error {
   readonly detail: string | undefined;
   readonly hint: string | undefined;
 
-  constructor(sqlstate: string, message: string, { detail, hint, cause }: WalcadeErrorOptions = {}) {
+  constructor(
+    sqlstate: string,
+    message: string,
+    { detail, hint, cause }: WalcadeErrorOptions = {},
+  ) {
     super(message, { cause });
     this.sqlstate = sqlstate;
     this.detail = detail;

@@ -57,7 +57,12 @@ export interface Conninfo {
 }
 
 /** How walcade can prove itself to an upstream, in the words of require_auth. */
-export const AUTHENTICATION_METHODS: readonly string[] = ['none'];
+export const AUTHENTICATION_METHODS: readonly string[] = [
+  'none',
+  'password',
+  'md5',
+  'scram-sha-256',
+];
 
 /**
  * Reads a connection string, keyword/value or URI (manual, "Connection Strings").

@@ -1,0 +1,171 @@
+/**
+ * What a node says of itself: the value behind `walcade status`, and nothing that is a secret.
+ */
+import type { Clock } from '../base/clock.ts';
+import { describePeer } from '../protocol/network.ts';
+import type { WalReceiver } from '../receiver/wal-receiver.ts';
+import type { DownstreamTable } from '../sender/downstreams.ts';
+import type { ControlFile } from '../store/control-file.ts';
+import type { ReplicationSlots } from '../store/replication-slots.ts';
+import type { WalStore } from '../store/wal-store.ts';
+import { INVALID_LSN, type Lsn, formatLsn } from '../wal/lsn.ts';
+import { formatSegmentBytes } from '../wal/segment.ts';
+
+/** LSNs are `X/X` texts, times ISO 8601, bytes numbers; what is not known is null. */
+export interface NodeStatus {
+  name: string;
+  pid: number;
+  state: 'running' | 'stopping';
+  nodeId: string;
+  systemIdentifier: string;
+  serverVersion: string;
+  segmentSize: string;
+  timeline: number;
+  startedAt: string;
+  listen: string[];
+  upstream: {
+    conninfo: string;
+    slot: string | null;
+    state: string;
+    reason: string | null;
+    address: string | null;
+    walEnd: string | null;
+    lagBytes: number | null;
+    lastMessageSentAt: string | null;
+  };
+  positions: {
+    oldest: string;
+    received: string;
+    written: string;
+    flushed: string;
+    proven: string;
+    served: string;
+  };
+  failure: string | null;
+  downstreams: DownstreamStatus[];
+  slots: SlotStatus[];
+}
+
+/** As a row of pg_stat_replication. */
+export interface DownstreamStatus {
+  pid: number;
+  user: string;
+  applicationName: string;
+  address: string;
+  startedAt: string;
+  state: string;
+  timeline: number | null;
+  slot: string | null;
+  sent: string | null;
+  write: string | null;
+  flush: string | null;
+  replay: string | null;
+  lagBytes: number | null;
+  replyAt: string | null;
+}
+
+/** As a row of pg_replication_slots. */
+export interface SlotStatus {
+  name: string;
+  temporary: boolean;
+  active: boolean;
+  activePid: number | null;
+  restartLsn: string | null;
+  keptBytes: number | null;
+  xmin: string | null;
+  catalogXmin: string | null;
+}
+
+export interface StatusSources {
+  name: string;
+  conninfo: string;
+  slot: string | undefined;
+  listen: string[];
+  startedMs: number;
+  isStopping: boolean;
+  control: ControlFile;
+  store: WalStore;
+  receiver: WalReceiver;
+  downstreams: DownstreamTable;
+  slots: ReplicationSlots;
+  clock: Clock;
+}
+
+const POSTGRES_EPOCH_MS = 946_684_800_000;
+
+export function nodeStatus(sources: StatusSources): NodeStatus {
+  const { control, store, receiver } = sources;
+  const { status } = receiver;
+  const served = store.served.value;
+  return {
+    name: sources.name,
+    pid: process.pid,
+    state: sources.isStopping ? 'stopping' : 'running',
+    nodeId: control.data.nodeId,
+    systemIdentifier: control.data.systemIdentifier.toString(),
+    serverVersion: control.data.upstreamSettings['server_version'] ?? '',
+    segmentSize: formatSegmentBytes(store.segmentBytes),
+    timeline: store.timeline,
+    startedAt: new Date(sources.startedMs).toISOString(),
+    listen: sources.listen,
+    upstream: {
+      conninfo: sources.conninfo,
+      slot: sources.slot ?? null,
+      state: status.state,
+      reason: status.reason ?? null,
+      address: status.upstream ?? null,
+      walEnd: status.upstreamWalEnd === undefined ? null : formatLsn(status.upstreamWalEnd),
+      lagBytes: lagBytes(store.received, status.upstreamWalEnd),
+      lastMessageSentAt: formatTimestampUs(status.upstreamSentAtUs),
+    },
+    positions: {
+      oldest: formatLsn(store.oldest),
+      received: formatLsn(store.received),
+      written: formatLsn(store.written),
+      flushed: formatLsn(store.flushed),
+      proven: formatLsn(store.proven),
+      served: formatLsn(served),
+    },
+    failure: store.failure?.message ?? null,
+    downstreams: sources.downstreams.all().map((d) => ({
+      pid: d.pid,
+      user: d.user,
+      applicationName: d.applicationName,
+      address: describePeer(d.peer),
+      startedAt: new Date(d.startedMs).toISOString(),
+      state: d.state,
+      timeline: d.timeline ?? null,
+      slot: d.slot?.name ?? null,
+      sent: formatKnown(d.sent),
+      write: formatKnown(d.write),
+      flush: formatKnown(d.flush),
+      replay: formatKnown(d.replay),
+      lagBytes: d.write === INVALID_LSN ? null : lagBytes(d.write, served),
+      replyAt: formatTimestampUs(d.replyTimeUs),
+    })),
+    slots: sources.slots.all().map((slot) => ({
+      name: slot.name,
+      temporary: slot.temporary,
+      active: slot.activePid !== undefined,
+      activePid: slot.activePid ?? null,
+      restartLsn: slot.restartLsn === undefined ? null : formatLsn(slot.restartLsn),
+      keptBytes: slot.restartLsn === undefined ? null : lagBytes(slot.restartLsn, store.received),
+      xmin: slot.xmin === 0n ? null : slot.xmin.toString(),
+      catalogXmin: slot.catalogXmin === 0n ? null : slot.catalogXmin.toString(),
+    })),
+  };
+}
+
+function lagBytes(position: Lsn, end: Lsn | undefined): number | null {
+  if (end === undefined) return null;
+  return end > position ? Number(end - position) : 0;
+}
+
+function formatKnown(position: Lsn): string | null {
+  return position === INVALID_LSN ? null : formatLsn(position);
+}
+
+function formatTimestampUs(timestampUs: bigint | undefined): string | null {
+  if (timestampUs === undefined) return null;
+  return new Date(Number(timestampUs / 1000n) + POSTGRES_EPOCH_MS).toISOString();
+}

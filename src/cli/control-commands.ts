@@ -1,0 +1,108 @@
+/** `walcade start`, `stop`, `restart`, `reload`: a node in the background, as pg_ctl does it. */
+import { spawn } from 'node:child_process';
+import { openSync, readFileSync, statSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { systemClock } from '../base/clock.ts';
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import { checkNodeDirectory, runningPid } from '../node/node-directory.ts';
+
+const POLL_MS = 50;
+const NEVER = new AbortController().signal;
+const LOG_FILE = 'walcade.log';
+
+export interface StartOptions {
+  logFile: string | undefined;
+  timeoutSeconds: number;
+}
+
+/** Starts the node in `directory` and waits until it serves; throws what its log says if it ends. */
+export async function startCommand(
+  directory: string,
+  { logFile, timeoutSeconds }: StartOptions,
+): Promise<void> {
+  await checkNodeDirectory(directory);
+  const running = await runningPid(directory);
+  if (running !== undefined) {
+    throw new WalcadeError(
+      SQLSTATE.OBJECT_IN_USE,
+      `node in "${directory}" is already running (PID ${running})`,
+    );
+  }
+  const path = logFile === undefined ? join(directory, LOG_FILE) : resolve(logFile);
+  const log = openSync(path, 'a', 0o600);
+  const logStart = statSync(path).size;
+  const program = process.argv[1] ?? '';
+  const child = spawn(process.execPath, [program, 'run', '-D', directory], {
+    detached: true,
+    stdio: ['ignore', 'pipe', log],
+  });
+  const outcome = await new Promise<'ready' | 'ended' | 'timeout'>((settle) => {
+    const timer = systemClock.setTimer(timeoutSeconds * 1000, () => settle('timeout'));
+    const done = (what: 'ready' | 'ended'): void => {
+      timer.cancel();
+      settle(what);
+    };
+    child.stdout?.on('data', (text: Buffer) => {
+      if (!text.toString().startsWith('ready')) return;
+      process.stdout.write(text);
+      done('ready');
+    });
+    child.once('exit', () => done('ended'));
+  });
+  child.stdout?.destroy();
+  child.unref();
+  if (outcome === 'ready') return;
+  const said = readFileSync(path).subarray(logStart).toString().trimEnd();
+  throw new WalcadeError(
+    SQLSTATE.CANNOT_CONNECT_NOW,
+    outcome === 'ended' ? 'could not start node' : `node is not ready after ${timeoutSeconds} s`,
+    {
+      detail: said === '' ? undefined : `Its log says:\n${said}`,
+      hint: `Examine the log "${path}".`,
+    },
+  );
+}
+
+/** Stops the node and waits until it is gone. Throws when none is running, or when time is over. */
+export async function stopCommand(
+  directory: string,
+  { mode, timeoutSeconds }: { mode: string; timeoutSeconds: number },
+): Promise<void> {
+  const pid = await requireRunning(directory);
+  if (mode !== 'fast' && mode !== 'immediate') {
+    throw new WalcadeError(
+      SQLSTATE.INVALID_PARAMETER_VALUE,
+      `unrecognized shutdown mode "${mode}"`,
+      { hint: 'Valid modes are "fast" and "immediate".' },
+    );
+  }
+  process.kill(pid, mode === 'fast' ? 'SIGINT' : 'SIGQUIT');
+  const deadlineMs = systemClock.monotonicMs() + timeoutSeconds * 1000;
+  while ((await runningPid(directory)) !== undefined) {
+    if (systemClock.monotonicMs() > deadlineMs) {
+      throw new WalcadeError(
+        SQLSTATE.OBJECT_IN_USE,
+        `node does not shut down (PID ${pid}, waited ${timeoutSeconds} s)`,
+        { hint: 'It waits for downstreams to take the rest of WAL; "-m immediate" does not wait.' },
+      );
+    }
+    await systemClock.sleep(POLL_MS, NEVER);
+  }
+  process.stdout.write('node stopped\n');
+}
+
+/** Has the running node read its configuration files again. */
+export async function reloadCommand(directory: string): Promise<void> {
+  process.kill(await requireRunning(directory), 'SIGHUP');
+  process.stdout.write('node signaled\n');
+}
+
+async function requireRunning(directory: string): Promise<number> {
+  await checkNodeDirectory(directory);
+  const pid = await runningPid(directory);
+  if (pid !== undefined) return pid;
+  throw new WalcadeError(
+    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
+    `no node is running in "${directory}"`,
+  );
+}

@@ -1,0 +1,233 @@
+/** The command line: what each command takes, and which exit status its outcome has. */
+import { resolve } from 'node:path';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { systemClock } from '../base/clock.ts';
+import { systemDisk } from '../base/disk.ts';
+import { asWalcadeError } from '../base/errors.ts';
+import { checkNodeDirectory } from '../node/node-directory.ts';
+import { systemNetwork } from '../protocol/network.ts';
+import { parseLsn } from '../wal/lsn.ts';
+import { stderrLog, confirm, printError } from './terminal.ts';
+
+const DIRECTORY: [string, string] = ['-D, --directory <dir>', "the node's directory"];
+const NEVER = new AbortController().signal;
+const USAGE_EXIT_STATUS = 2;
+
+function doors() {
+  const log = stderrLog(() => 'warning');
+  return { disk: systemDisk, network: systemNetwork, clock: systemClock, log };
+}
+
+function seconds(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1) {
+    throw new InvalidArgumentError('It must be a whole number of seconds.');
+  }
+  return value;
+}
+
+function lsnArgument(text: string) {
+  try {
+    return parseLsn(text);
+  } catch (error) {
+    throw new InvalidArgumentError(asWalcadeError(error).message);
+  }
+}
+
+interface InitFlags {
+  directory: string;
+  upstream: string;
+  name?: string;
+  port?: string;
+  listen?: string;
+  slot?: string | boolean;
+  startLsn?: ReturnType<typeof parseLsn>;
+}
+
+async function init(flags: InitFlags): Promise<number> {
+  const { initNode } = await import('../node/init-node.ts');
+  const { formatLsn } = await import('../wal/lsn.ts');
+  const made = await initNode(
+    doors(),
+    {
+      directory: flags.directory,
+      upstream: flags.upstream,
+      name: flags.name,
+      port: flags.port,
+      listenAddresses: flags.listen,
+      slot: flags.slot === true ? undefined : flags.slot,
+      startLsn: flags.startLsn,
+    },
+    NEVER,
+  );
+  const held =
+    made.slot === undefined ? 'no slot holds WAL for it' : `slot "${made.slot}" made there`;
+  process.stdout.write(
+    `upstream: PostgreSQL ${made.serverVersion}, ${made.role}, system ${made.systemIdentifier}, ` +
+      `timeline ${made.timeline}; ${held}\n` +
+      `node "${made.name}" made in ${resolve(flags.directory)}, WAL from ${formatLsn(made.start)}\n` +
+      `\nStart it with:\n\n    walcade start -D ${flags.directory}\n`,
+  );
+  return 0;
+}
+
+async function remove({ directory, yes }: { directory: string; yes: boolean }): Promise<number> {
+  const { checkRemovable, removeNode } = await import('../node/remove-node.ts');
+  const { slot } = await checkRemovable(directory);
+  const what = slot === undefined ? '' : `drop replication slot "${slot}" on the upstream and `;
+  if (!yes && !(await confirm(`This will ${what}delete "${directory}" with its WAL. Go on?`))) {
+    process.stderr.write('nothing was removed (use --yes to remove without a question)\n');
+    return 1;
+  }
+  await removeNode(doors(), directory, NEVER);
+  process.stdout.write(`node in "${directory}" removed\n`);
+  return 0;
+}
+
+function createProgram(onStatus: (status: number) => void): Command {
+  const program = new Command('walcade')
+    .description('Cascading streaming replication for PostgreSQL.')
+    .exitOverride()
+    .showHelpAfterError('(see "walcade --help")');
+  program
+    .command('init')
+    .description('make a node that receives WAL from an upstream')
+    .requiredOption(...DIRECTORY)
+    .requiredOption('--upstream <conninfo>', 'connection string of the upstream')
+    .option('--name <name>', "application_name and slot name (default: the directory's name)")
+    .option('--port <port>', 'port to listen on (default: 5432)')
+    .option('--listen <addresses>', 'listen_addresses (default: localhost)')
+    .addOption(new Option('--slot <name>', 'name of the slot to make on the upstream'))
+    .addOption(new Option('--no-slot', 'make no slot'))
+    .option('--start-lsn <lsn>', 'where the store begins', lsnArgument)
+    .action(async (flags: InitFlags) => onStatus(await init(flags)));
+  program
+    .command('run')
+    .description('run a node in the foreground, with its log on stderr')
+    .requiredOption(...DIRECTORY)
+    .action(async ({ directory }: { directory: string }) => {
+      await checkNodeDirectory(directory);
+      const { runCommand } = await import('./run-command.ts');
+      onStatus(await runCommand(directory));
+    });
+  addControlCommands(program);
+  program
+    .command('status')
+    .description('show what a node does; exit status 3 when it is stopped')
+    .requiredOption(...DIRECTORY)
+    .option('--json', 'as JSON', false)
+    .action(async ({ directory, json }: { directory: string; json: boolean }) => {
+      const { statusCommand } = await import('./status-command.ts');
+      onStatus(await statusCommand(directory, { json }));
+    });
+  program
+    .command('remove')
+    .description("drop a stopped node's slot on the upstream, then delete its directory")
+    .requiredOption(...DIRECTORY)
+    .option('--yes', 'do not ask', false)
+    .action(async (flags: { directory: string; yes: boolean }) => onStatus(await remove(flags)));
+  addWalCommands(program, onStatus);
+  return program;
+}
+
+function addControlCommands(program: Command): void {
+  const timeout: [string, string, typeof seconds, number] = [
+    '-t, --timeout <seconds>',
+    'how long to wait',
+    seconds,
+    60,
+  ];
+  const log: [string, string] = [
+    '-l, --log <file>',
+    'file for the log (default: walcade.log in it)',
+  ];
+  const mode: [string, string, string] = ['-m, --mode <mode>', 'fast or immediate', 'fast'];
+  program
+    .command('start')
+    .description('start a node in the background and wait until it serves')
+    .requiredOption(...DIRECTORY)
+    .option(...log)
+    .option(...timeout)
+    .action(async (flags: { directory: string; log?: string; timeout: number }) => {
+      const { startCommand } = await import('./control-commands.ts');
+      const { directory, timeout: timeoutSeconds } = flags;
+      await startCommand(directory, { logFile: flags.log, timeoutSeconds });
+    });
+  program
+    .command('stop')
+    .description('stop a node: fast sends what is left, immediate does not wait')
+    .requiredOption(...DIRECTORY)
+    .option(...mode)
+    .option(...timeout)
+    .action(async (flags: { directory: string; mode: string; timeout: number }) => {
+      const { stopCommand } = await import('./control-commands.ts');
+      const { directory, timeout: timeoutSeconds } = flags;
+      await stopCommand(directory, { mode: flags.mode, timeoutSeconds });
+    });
+  program
+    .command('restart')
+    .description('stop a node if it is running, and start it')
+    .requiredOption(...DIRECTORY)
+    .option(...mode)
+    .option(...log)
+    .option(...timeout)
+    .action(async (flags: { directory: string; mode: string; log?: string; timeout: number }) => {
+      const { startCommand, stopCommand } = await import('./control-commands.ts');
+      const { runningPid } = await import('../node/node-directory.ts');
+      const { directory, timeout: timeoutSeconds } = flags;
+      await checkNodeDirectory(directory);
+      if ((await runningPid(directory)) !== undefined) {
+        await stopCommand(directory, { mode: flags.mode, timeoutSeconds });
+      }
+      await startCommand(directory, { logFile: flags.log, timeoutSeconds });
+    });
+  program
+    .command('reload')
+    .description('have a running node read its configuration files again')
+    .requiredOption(...DIRECTORY)
+    .action(async ({ directory }: { directory: string }) => {
+      const { reloadCommand } = await import('./control-commands.ts');
+      await reloadCommand(directory);
+    });
+}
+
+function addWalCommands(program: Command, onStatus: (status: number) => void): void {
+  const wal = program.command('wal').description('look at stored WAL');
+  const where = '[folder]';
+  const about = "a node's directory, or any folder of segments (default: this one)";
+  wal
+    .command('ls')
+    .description('list the segments')
+    .argument(where, about, '.')
+    .option('-D, --directory <dir>', "the node's directory")
+    .option('--json', 'as JSON', false)
+    .action(async (folder: string, flags: { directory?: string; json: boolean }) => {
+      const { listWal } = await import('./wal-commands.ts');
+      onStatus(await listWal(flags.directory ?? folder, { json: flags.json }));
+    });
+  wal
+    .command('verify')
+    .description('prove every page and record; exit status 1 when something is damaged')
+    .argument(where, about, '.')
+    .option('-D, --directory <dir>', "the node's directory")
+    .action(async (folder: string, flags: { directory?: string }) => {
+      const { verifyWal } = await import('./wal-commands.ts');
+      onStatus(await verifyWal(flags.directory ?? folder));
+    });
+}
+
+/** Runs the command that `argv` (without node and script) asks for; resolves to the exit status. */
+export async function main(argv: readonly string[]): Promise<number> {
+  let status = 0;
+  const program = createProgram((value) => {
+    status = value;
+  });
+  try {
+    await program.parseAsync(argv, { from: 'user' });
+    return status;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : USAGE_EXIT_STATUS;
+    printError(error);
+    return 1;
+  }
+}

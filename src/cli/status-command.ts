@@ -1,0 +1,81 @@
+/** `walcade status`: what a running node says of itself. */
+import { relative } from 'node:path';
+import pc from 'picocolors';
+import { readStatus } from '../admin/control-socket.ts';
+import type { NodeStatus } from '../admin/node-status.ts';
+import { CONTROL_SOCKET, checkNodeDirectory, runningPid } from '../node/node-directory.ts';
+import { formatBytes, formatTable } from './terminal.ts';
+
+export const STOPPED_EXIT_STATUS = 3;
+
+/** Prints the status of the node in `directory`; resolves to 3 when it is stopped, as pg_ctl's. */
+export async function statusCommand(
+  directory: string,
+  { json }: { json: boolean },
+): Promise<number> {
+  await checkNodeDirectory(directory);
+  if ((await runningPid(directory)) === undefined) {
+    process.stdout.write(json ? '{"state":"stopped"}\n' : 'no node is running\n');
+    return STOPPED_EXIT_STATUS;
+  }
+  process.chdir(directory);
+  const status = await readStatus(relative(process.cwd(), CONTROL_SOCKET));
+  process.stdout.write(json ? `${JSON.stringify(status, undefined, 2)}\n` : describe(status));
+  return 0;
+}
+
+function describe(status: NodeStatus): string {
+  const { upstream, positions } = status;
+  const facts: [string, string][] = [
+    ['node', `${pc.bold(status.name)} (PID ${status.pid}), ${status.state}`],
+    ['listening on', status.listen.join(', ')],
+    ['system', `${status.systemIdentifier}, PostgreSQL ${status.serverVersion}`],
+    ['upstream', `${describeUpstream(upstream)}`],
+    ['timeline', String(status.timeline)],
+    ['received', `${positions.received}${describeLag(upstream.lagBytes, 'behind upstream')}`],
+    ['proven', positions.proven],
+    ['flushed', positions.flushed],
+    ['kept from', positions.oldest],
+  ];
+  if (status.failure !== null) facts.push(['failure', pc.red(status.failure)]);
+  let text = facts.map(([name, value]) => `${name.padEnd(14)}${value}\n`).join('');
+  if (status.downstreams.length > 0) {
+    const rows = status.downstreams.map((d) => [
+      d.applicationName || d.user,
+      d.address,
+      d.state,
+      d.sent ?? '-',
+      d.write ?? '-',
+      d.flush ?? '-',
+      d.replay ?? '-',
+      d.lagBytes === null ? '-' : formatBytes(d.lagBytes),
+      d.slot ?? '-',
+    ]);
+    const headings = 'downstream,address,state,sent,write,flush,replay,lag,slot'.split(',');
+    text += `\n${formatTable(headings, rows)}\n`;
+  } else text += '\nno downstreams\n';
+  if (status.slots.length === 0) return text;
+  const rows = status.slots.map((slot) => [
+    slot.name,
+    slot.active ? 'active' : 'inactive',
+    slot.restartLsn ?? '-',
+    slot.keptBytes === null ? '-' : formatBytes(slot.keptBytes),
+  ]);
+  return `${text}\n${formatTable(['slot', 'state', 'restart LSN', 'keeps'], rows)}\n`;
+}
+
+function describeUpstream({
+  address,
+  state,
+  reason,
+  conninfo,
+  slot,
+}: NodeStatus['upstream']): string {
+  const where = address ?? conninfo;
+  const why = reason === null ? '' : ` (${reason})`;
+  return `${where}, ${state}${why}${slot === null ? '' : `, slot ${slot}`}`;
+}
+
+function describeLag(bytes: number | null, what: string): string {
+  return bytes === null || bytes === 0 ? '' : ` (${formatBytes(bytes)} ${what})`;
+}

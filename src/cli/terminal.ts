@@ -1,0 +1,64 @@
+/** What commands share towards the person at the terminal: errors, questions, numbers. */
+import { createInterface } from 'node:readline/promises';
+import pc from 'picocolors';
+import { systemClock } from '../base/clock.ts';
+import { AssertionFailed } from '../base/assert.ts';
+import { asWalcadeError } from '../base/errors.ts';
+import { type LogLevel, createLog, formatLogEntry } from '../base/log.ts';
+
+/** Shows an error as psql does: message, detail, hint; no stack trace but for a bug of ours. */
+export function printError(error: unknown): void {
+  const { message, detail, hint } = asWalcadeError(error);
+  let text = `walcade: ${pc.red('error:')} ${message}\n`;
+  if (detail !== undefined) text += `${pc.bold('DETAIL:')}  ${detail}\n`;
+  if (hint !== undefined) text += `${pc.bold('HINT:')}  ${hint}\n`;
+  if (error instanceof AssertionFailed) text += `${error.stack}\n`;
+  process.stderr.write(text);
+}
+
+/** A log on stderr, at the level that `minimum` gives. */
+export function stderrLog(minimum: () => LogLevel) {
+  return createLog(
+    (entry) => {
+      process.stderr.write(formatLogEntry(entry, { clock: systemClock, processId: process.pid }));
+    },
+    { minimum },
+  );
+}
+
+/** Asks a question that is answered by yes or no; no without a terminal. */
+export async function confirm(question: string): Promise<boolean> {
+  if (!process.stdin.isTTY) return false;
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return /^y(es)?$/i.test((await terminal.question(`${question} [y/N] `)).trim());
+  } finally {
+    terminal.close();
+  }
+}
+
+const UNITS = ['bytes', 'kB', 'MB', 'GB', 'TB'];
+
+/** As pg_size_pretty() shows a number of bytes. */
+export function formatBytes(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  while (value >= 10_240 && unit < UNITS.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${Math.round(value)} ${UNITS[unit]}`;
+}
+
+/** Rows under headings, in columns as wide as needed. */
+export function formatTable(headings: readonly string[], rows: readonly string[][]): string {
+  const widths = headings.map((heading, column) =>
+    Math.max(heading.length, ...rows.map((row) => (row[column] ?? '').length)),
+  );
+  const line = (cells: readonly string[]): string =>
+    cells
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd();
+  return [pc.bold(line(headings)), ...rows.map(line)].join('\n');
+}

@@ -1,0 +1,120 @@
+/**
+ * The directory of a node: what is where in it, and the lock that lets one process at a time
+ * have it.
+ *
+ * The lock is the operating system's, on walcade.pid: it goes with the process, however that ends.
+ * What the file says is for people and for `walcade stop`. No path in it is absolute, so a stopped
+ * node can be copied.
+ */
+import fs from 'node:fs/promises';
+import { join } from 'node:path';
+import locks from 'fs-native-extensions';
+import type { Clock } from '../base/clock.ts';
+import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from '../base/errors.ts';
+import { CONTROL_FILE } from '../store/control-file.ts';
+
+export const PID_FILE = 'walcade.pid';
+export const CONTROL_SOCKET = 'walcade.sock';
+export const SLOT_DIRECTORY = 'pg_replslot';
+
+/** Throws 58P01 unless `directory` is a node's. */
+export async function checkNodeDirectory(directory: string): Promise<void> {
+  try {
+    await fs.access(join(directory, CONTROL_FILE));
+  } catch (error) {
+    const isThere = await fs.stat(directory).then(
+      () => true,
+      () => false,
+    );
+    throw new WalcadeError(
+      SQLSTATE.UNDEFINED_FILE,
+      isThere
+        ? `directory "${directory}" is not a walcade node`
+        : `directory "${directory}" does not exist`,
+      {
+        detail: `Could not open "${CONTROL_FILE}" in it: ${describeSystemError(error)}.`,
+        hint: `Make a node with "walcade init -D ${directory} --upstream CONNINFO".`,
+      },
+    );
+  }
+}
+
+export interface NodeLock {
+  /** Writes what people and `walcade stop` read; the first line is the process ID. */
+  describe(state: 'starting' | 'ready', port: number): Promise<void>;
+  release(): Promise<void>;
+}
+
+/** How often the lock is tried: `runningPid` of another process may hold it for a moment. */
+const LOCK_ATTEMPTS = 5;
+const LOCK_RETRY_MS = 20;
+
+/** Takes the node for this process; throws F0001 naming the process that has it. */
+export async function lockNode(directory: string, clock: Clock): Promise<NodeLock> {
+  const path = join(directory, PID_FILE);
+  for (let attempt = 1; ; attempt++) {
+    const file = await fs.open(path, 'a+', 0o600);
+    if (!locks.tryLock(file.fd)) {
+      await file.close();
+      if (attempt >= LOCK_ATTEMPTS) throw alreadyRunning(directory, await readPid(directory));
+      await clock.sleep(LOCK_RETRY_MS, new AbortController().signal);
+      continue;
+    }
+    if (await isFileAt(file, path)) {
+      const startedSeconds = Math.floor(clock.nowMs() / 1000);
+      return {
+        describe: async (state, port) => {
+          await file.truncate(0);
+          await file.write(`${process.pid}\n${startedSeconds}\n${port}\n${state}\n`);
+        },
+        release: async () => {
+          await fs.rm(path, { force: true });
+          await file.close();
+        },
+      };
+    }
+    // Its last owner removed it between our opening and locking it.
+    await file.close();
+  }
+}
+
+async function isFileAt(file: fs.FileHandle, path: string): Promise<boolean> {
+  const opened = await file.stat();
+  try {
+    const named = await fs.stat(path);
+    return named.ino === opened.ino && named.dev === opened.dev;
+  } catch {
+    return false;
+  }
+}
+
+/** The process that has the node; undefined when it is stopped, also if a stale file says otherwise. */
+export async function runningPid(directory: string): Promise<number | undefined> {
+  let file: fs.FileHandle;
+  try {
+    file = await fs.open(join(directory, PID_FILE), 'r+');
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+  try {
+    if (!locks.tryLock(file.fd, { shared: true })) return await readPid(directory);
+    locks.unlock(file.fd);
+    return undefined;
+  } finally {
+    await file.close();
+  }
+}
+
+async function readPid(directory: string): Promise<number | undefined> {
+  const [line] = (await fs.readFile(join(directory, PID_FILE), 'utf8')).split('\n');
+  const pid = Number(line);
+  return Number.isInteger(pid) && pid > 0 ? pid : undefined;
+}
+
+function alreadyRunning(directory: string, pid: number | undefined): WalcadeError {
+  return new WalcadeError(SQLSTATE.LOCK_FILE_EXISTS, `lock file "${PID_FILE}" is held`, {
+    detail: `A walcade process${pid === undefined ? '' : ` (PID ${pid})`} is running in directory "${directory}".`,
+    hint: 'Stop it first, with "walcade stop".',
+  });
+}

@@ -1,0 +1,319 @@
+/**
+ * The composition root: puts a node together from its directory and runs it.
+ *
+ *   lock ─▶ walk the store ─▶ listen ─▶ ready ─▶ receive and serve ─▶ stop
+ *
+ * Stop in peace: the upstream stream ends, what was received is made durable and sent to every
+ * downstream that is streaming, then the store closes. A failed fsync, or an invariant that
+ * does not hold, ends the node at once: the next start walks from what is known to be good.
+ */
+import { join } from 'node:path';
+import { nodeStatus } from '../admin/node-status.ts';
+import { serveControl } from '../admin/control-socket.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Disk } from '../base/disk.ts';
+import type { Log } from '../base/log.ts';
+import { endTogether } from '../base/task-group.ts';
+import { describeConninfo, parseConninfo } from '../config/conninfo.ts';
+import { loadConfig } from '../config/conf-file.ts';
+import { loadHba } from '../config/hba.ts';
+import { PARAMETERS, type ParameterKey, showConfig } from '../config/parameters.ts';
+import type { Network } from '../protocol/network.ts';
+import { WalReceiver } from '../receiver/wal-receiver.ts';
+import { DownstreamTable } from '../sender/downstreams.ts';
+import type { SenderContext, ShownSetting } from '../sender/sender-context.ts';
+import { ControlFile } from '../store/control-file.ts';
+import { HistoryFiles } from '../store/history-files.ts';
+import { ReplicationSlots } from '../store/replication-slots.ts';
+import { WAL_DIRECTORY, WalStore } from '../store/wal-store.ts';
+import { FrontDoor } from './front-door.ts';
+import { type Listeners, openListeners } from './listeners.ts';
+import { CONTROL_SOCKET, SLOT_DIRECTORY, checkNodeDirectory, lockNode } from './node-directory.ts';
+import { keepRetention } from './retention-keeper.ts';
+import { connectUpstream } from './upstream-connector.ts';
+
+export interface NodeOptions {
+  directory: string;
+  disk: Disk;
+  network: Network;
+  clock: Clock;
+  log: Log;
+  /** Told once, when connections are served. */
+  onReady: (listening: string[]) => void;
+  /** Called with a function that reads the configuration anew. */
+  onReloadable?: (reload: () => Promise<void>) => void;
+  /** Called with what log_min_messages says, at start and at each reload. */
+  onLogLevel?: (level: NodeConfig['logMinMessages']) => void;
+}
+
+type NodeConfig = Awaited<ReturnType<typeof loadConfig>>;
+
+/** How long downstreams may take to acknowledge the rest when wal_sender_timeout is off. */
+const STOP_TIMEOUT_MS = 60_000;
+
+/** Runs the node in `directory` until `signal` aborts; rejects when it cannot start or go on. */
+export async function runNode(options: NodeOptions, signal: AbortSignal): Promise<void> {
+  const { directory, clock } = options;
+  await checkNodeDirectory(directory);
+  const lock = await lockNode(directory, clock);
+  try {
+    const node = await Node.open(options);
+    await lock.describe('starting', node.port);
+    await node.run(signal, () => lock.describe('ready', node.port));
+  } finally {
+    await lock.release();
+  }
+}
+
+class Node {
+  readonly #options: NodeOptions;
+  readonly #control: ControlFile;
+  readonly #store: WalStore;
+  readonly #slots: ReplicationSlots;
+  readonly #downstreams: DownstreamTable;
+  readonly #receiver: WalReceiver;
+  readonly #context: SenderContext;
+  readonly #door: FrontDoor;
+  readonly #startedMs: number;
+  #config: NodeConfig;
+  #hbaRules: Awaited<ReturnType<typeof loadHba>>;
+  #isStopping = false;
+
+  private constructor(
+    options: NodeOptions,
+    parts: {
+      config: NodeConfig;
+      hbaRules: Awaited<ReturnType<typeof loadHba>>;
+      control: ControlFile;
+      store: WalStore;
+      slots: ReplicationSlots;
+      histories: HistoryFiles;
+    },
+  ) {
+    const { clock, log } = options;
+    const { store, slots, control, histories } = parts;
+    this.#options = options;
+    this.#config = parts.config;
+    this.#hbaRules = parts.hbaRules;
+    this.#control = control;
+    this.#store = store;
+    this.#slots = slots;
+    this.#downstreams = new DownstreamTable(slots);
+    this.#startedMs = clock.nowMs();
+    this.#receiver = new WalReceiver({
+      connect: (signal) => this.#connectUpstream(signal),
+      store,
+      control,
+      histories,
+      settings: () => ({
+        timeoutMs: this.#config.walReceiverTimeoutMs,
+        statusIntervalMs: this.#config.walReceiverStatusIntervalMs,
+        retryIntervalMs: this.#config.walRetrieveRetryIntervalMs,
+        slotName: this.#config.primarySlotName || undefined,
+      }),
+      feedback: () =>
+        this.#config.hotStandbyFeedback
+          ? this.#downstreams.feedback()
+          : { xmin: 0n, catalogXmin: 0n },
+      clock,
+      log: log.child('WAL receiver'),
+    });
+    this.#context = {
+      store,
+      histories,
+      slots,
+      downstreams: this.#downstreams,
+      backupStarts: new Set(),
+      systemIdentifier: control.data.systemIdentifier,
+      settings: () => ({
+        walSenderTimeoutMs: this.#config.walSenderTimeoutMs,
+        logReplicationCommands: this.#config.logReplicationCommands,
+      }),
+      upstreamSettings: () => control.data.upstreamSettings,
+      shownSettings: () => this.#shownSettings(),
+      connectUpstream: (signal) => this.#connectUpstream(signal),
+      clock,
+    };
+    this.#door = new FrontDoor({
+      context: this.#context,
+      settings: () => ({
+        authenticationTimeoutMs: this.#config.authenticationTimeoutMs,
+        maxWalSenders: this.#config.maxWalSenders,
+        logConnections: this.#config.logConnections,
+        hbaRules: this.#hbaRules,
+      }),
+      clock,
+      log,
+    });
+  }
+
+  static async open(options: NodeOptions): Promise<Node> {
+    const { directory, disk, clock, log } = options;
+    const config = await loadConfig(directory);
+    options.onLogLevel?.(config.logMinMessages);
+    const hbaRules = await loadHba(directory);
+    const control = await ControlFile.open(disk, directory);
+    const slots = await ReplicationSlots.open({
+      disk,
+      directory: join(directory, SLOT_DIRECTORY),
+      max: () => config.maxReplicationSlots,
+    });
+    const histories = new HistoryFiles(disk, join(directory, WAL_DIRECTORY));
+    const store = await WalStore.open({ disk, clock, log, directory, control });
+    return new Node(options, { config, hbaRules, control, store, slots, histories });
+  }
+
+  get port(): number {
+    return this.#config.port;
+  }
+
+  /** Listens, tells that the node is ready, and runs it until `signal` aborts. */
+  async run(signal: AbortSignal, onReady: () => Promise<void>): Promise<void> {
+    const { network, directory, log, onReloadable } = this.#options;
+    const listeners = await openListeners(network, this.#config, (socket, peer) =>
+      this.#door.accept(socket, peer),
+    );
+    const control = await serveControl(join(directory, CONTROL_SOCKET), () =>
+      this.#status(listeners.addresses),
+    );
+    try {
+      onReloadable?.(() => this.#reload());
+      await onReady();
+      log.log(`listening on ${listeners.addresses.join(', ')}`);
+      this.#options.onReady(listeners.addresses);
+      await this.#runParts(signal, listeners);
+    } finally {
+      this.#door.close();
+      await listeners.close();
+      await control.close();
+      await this.#control.close();
+    }
+  }
+
+  /** The store outlives the others: what they leave is written before it closes. */
+  async #runParts(signal: AbortSignal, listeners: Listeners): Promise<void> {
+    await endTogether(new AbortController().signal, [
+      (group) => this.#store.run(group),
+      (group) => this.#work(signal, group, listeners),
+    ]);
+  }
+
+  /** Receives and serves until asked to stop, then stops in peace; or ends because the store has. */
+  async #work(stop: AbortSignal, group: AbortSignal, listeners: Listeners): Promise<void> {
+    const { clock, log } = this.#options;
+    const { backupStarts } = this.#context;
+    const ending = AbortSignal.any([stop, group]);
+    const retention = {
+      store: this.#store,
+      slots: this.#slots,
+      backupStarts,
+      keepBytes: () => this.#config.walKeepSizeBytes,
+      clock,
+      log,
+    };
+    try {
+      await endTogether(ending, [
+        (signal) => this.#receiver.run(signal),
+        (signal) => keepRetention(retention, signal),
+      ]);
+    } catch (error) {
+      if (error !== ending.reason) throw error;
+    }
+    if (!group.aborted) await this.#stop(listeners);
+  }
+
+  /** The order of a stop in peace, after the receiver has ended. */
+  async #stop(listeners: Listeners): Promise<void> {
+    const { clock, log } = this.#options;
+    this.#isStopping = true;
+    log.log('received shutdown request');
+    await listeners.close();
+    const limit = new AbortController();
+    const timeoutMs = this.#config.walSenderTimeoutMs || STOP_TIMEOUT_MS;
+    const timer = clock.setTimer(timeoutMs, () => {
+      log.log('closing the connections of downstreams that have not acknowledged all WAL');
+      limit.abort();
+      this.#door.close();
+    });
+    await this.#store.drained(limit.signal).catch(() => {});
+    await this.#door.stop();
+    timer.cancel();
+    await this.#slots.saveAll();
+  }
+
+  async #reload(): Promise<void> {
+    const { directory, log } = this.#options;
+    try {
+      const config = await loadConfig(directory);
+      const hbaRules = await loadHba(directory);
+      this.#warnOfRestarts(config);
+      this.#config = { ...config, ...this.#restartOnly() };
+      this.#hbaRules = hbaRules;
+      this.#options.onLogLevel?.(config.logMinMessages);
+      log.log('configuration files were read again');
+    } catch (error) {
+      log.error(error);
+    }
+  }
+
+  #restartOnly(): Partial<NodeConfig> {
+    const kept = Object.entries(this.#config).filter(([key]) => needsRestart(key));
+    return Object.fromEntries(kept) as Partial<NodeConfig>;
+  }
+
+  #warnOfRestarts(config: NodeConfig): void {
+    for (const key of Object.keys(PARAMETERS) as ParameterKey[]) {
+      const { name } = PARAMETERS[key];
+      if (!needsRestart(key)) continue;
+      if (showConfig(config, name) === showConfig(this.#config, name)) continue;
+      this.#options.log.log(`parameter "${name}" cannot be changed without restarting the node`);
+    }
+  }
+
+  #connectUpstream(signal: AbortSignal) {
+    const { network, clock, log } = this.#options;
+    const { primaryConninfo: text, clusterName: applicationName } = this.#config;
+    return connectUpstream({ network, clock, log }, { text, applicationName }, signal);
+  }
+
+  #shownSettings(): ShownSetting[] {
+    const own = Object.values(PARAMETERS).map(({ name, description }) => ({
+      name,
+      value: showConfig(this.#config, name),
+      description,
+    }));
+    const names = new Set<string>(own.map(({ name }) => name));
+    const mirrored = Object.entries(this.#control.data.upstreamSettings)
+      .filter(([name]) => !names.has(name))
+      .map(([name, value]) => ({ name, value, description: 'As the upstream has it.' }));
+    const { nodeId } = this.#control.data;
+    const path = this.#receiver.status.upstreamPath.join(',');
+    return [
+      ...own,
+      ...mirrored,
+      { name: 'walcade.node_id', value: nodeId, description: 'Identity of this node.' },
+      { name: 'walcade.upstream_path', value: path, description: 'The nodes above this one.' },
+    ];
+  }
+
+  #status(listen: string[]) {
+    return nodeStatus({
+      name: this.#config.clusterName,
+      conninfo: describeConninfo(parseConninfo(this.#config.primaryConninfo)),
+      slot: this.#config.primarySlotName || undefined,
+      listen,
+      startedMs: this.#startedMs,
+      isStopping: this.#isStopping,
+      control: this.#control,
+      store: this.#store,
+      receiver: this.#receiver,
+      downstreams: this.#downstreams,
+      slots: this.#slots,
+      clock: this.#options.clock,
+    });
+  }
+}
+
+function needsRestart(key: string): boolean {
+  return PARAMETERS[key as ParameterKey].context === 'restart';
+}

@@ -1,0 +1,77 @@
+/**
+ * Makes connections to the upstream that primary_conninfo names, with the password it or the
+ * password file gives. Each connection reads both anew, so a reload or a new password has effect.
+ */
+import type { Clock } from '../base/clock.ts';
+import type { Log } from '../base/log.ts';
+import {
+  type Conninfo,
+  allowsAuthentication,
+  checkSupported,
+  parseConninfo,
+} from '../config/conninfo.ts';
+import { defaultPasswordFile, readPasswordFile } from '../config/password-file.ts';
+import { ReplicationClient } from '../protocol/client.ts';
+import type { Network } from '../protocol/network.ts';
+
+/** As libpq's walreceiver does not: an upstream that does not answer must not stop a node for ever. */
+const CONNECT_TIMEOUT_MS_DEFAULT = 30_000;
+
+export interface UpstreamConnectorOptions {
+  network: Network;
+  clock: Clock;
+  log: Log;
+}
+
+/**
+ * Connects to the upstream for physical replication. Throws what libpq would say of a conninfo that
+ * is wrong, of an address that cannot be reached, or of a server that refuses.
+ */
+export async function connectUpstream(
+  { network, clock, log }: UpstreamConnectorOptions,
+  { text, applicationName }: { text: string; applicationName: string },
+  signal: AbortSignal,
+): Promise<ReplicationClient> {
+  const conninfo = parseConninfo(text);
+  checkSupported(conninfo);
+  const passwords = await readPasswords(conninfo, log);
+  const addresses = conninfo.loadBalanceHosts
+    ? [...conninfo.addresses].sort(() => Math.random() - 0.5)
+    : conninfo.addresses;
+  return ReplicationClient.connect({
+    network,
+    clock,
+    addresses,
+    user: conninfo.user,
+    password: ({ host, port }) => passwords.get(`${host}:${port}`),
+    allowsAuthentication: (method) => allowsAuthentication(conninfo, method),
+    sessionAttributes: conninfo.targetSessionAttrs,
+    parameters: {
+      database: 'replication',
+      replication: 'true',
+      application_name: conninfo.applicationName ?? applicationName,
+      ...(conninfo.options === undefined ? {} : { options: conninfo.options }),
+    },
+    connectTimeoutMs: conninfo.connectTimeoutMs ?? CONNECT_TIMEOUT_MS_DEFAULT,
+    signal,
+    onNotice: ({ message }) => log.log(`notice from upstream: ${message}`),
+  });
+}
+
+/** The password for each address: the conninfo's own, or the password file's. */
+async function readPasswords(conninfo: Conninfo, log: Log): Promise<Map<string, string>> {
+  const passwords = new Map<string, string>();
+  const path = conninfo.passfile ?? defaultPasswordFile();
+  for (const { host, port, hostName } of conninfo.addresses) {
+    const key = `${host}:${port}`;
+    if (conninfo.password !== undefined) {
+      passwords.set(key, conninfo.password);
+      continue;
+    }
+    const query = { host: hostName ?? host, port, database: 'replication', user: conninfo.user };
+    const found = await readPasswordFile(path, query);
+    if (found.kind === 'found') passwords.set(key, found.password);
+    if (found.kind === 'ignored') log.warning(found.warning);
+  }
+  return passwords;
+}

@@ -1,0 +1,166 @@
+/**
+ * A connection that speaks protocol messages, on either side, over any Duplex stream.
+ *
+ * It lives until `close`, or until the stream ends. Reading is bounded: the stream is paused
+ * while READ_AHEAD_BYTES wait to be read. Writing is bounded by its callers: `send` resolves
+ * when the operating system has taken the bytes, so awaiting it is the flow control.
+ */
+import type { Duplex } from 'node:stream';
+import { SQLSTATE, WalcadeError, describeSystemError } from '../base/errors.ts';
+import { type Message, type MessageLimits, MessageReader } from './message-reader.ts';
+
+const READ_AHEAD_BYTES = 1024 * 1024;
+
+/** The other side went away, or the network between. */
+export class ConnectionLost extends WalcadeError {}
+
+export interface ConnectionOptions {
+  limits: MessageLimits;
+  /** What is said when the stream ends: the server's words differ from the client's. */
+  lostMessage: string;
+  /** Bytes that were read from the stream before it was handed over. */
+  readAhead?: Buffer;
+}
+
+export class Connection {
+  readonly #socket: Duplex;
+  readonly #reader: MessageReader;
+  readonly #lostMessage: string;
+  readonly #closed = new AbortController();
+  #queue: Message[] = [];
+  #queuedBytes = 0;
+  #failure: Error | undefined;
+  #readingEnds: Error | undefined;
+  #waiting: { resolve(messages: Message[]): void; reject(error: Error): void } | undefined;
+
+  constructor(socket: Duplex, { limits, lostMessage, readAhead }: ConnectionOptions) {
+    this.#socket = socket;
+    this.#reader = new MessageReader(limits);
+    this.#lostMessage = lostMessage;
+    if (readAhead !== undefined && readAhead.length > 0) this.#take(readAhead);
+    socket.on('data', (chunk: Buffer) => this.#take(chunk));
+    socket.on('end', () => this.#fail(this.#lost()));
+    socket.on('error', (error) => this.#fail(this.#lost(error)));
+    socket.on('close', () => this.#fail(this.#lost()));
+    socket.resume();
+    if (socket.destroyed) this.#fail(this.#lost());
+  }
+
+  /** Aborted, with the reason, once the connection cannot be used any more. */
+  get closed(): AbortSignal {
+    return this.#closed.signal;
+  }
+
+  /**
+   * All messages that have arrived, in order, at least one; waits for one if there is none.
+   * Rejects with ConnectionLost at the end of the stream, or with what its bytes broke (08P01).
+   * One caller at a time.
+   */
+  read(): Promise<Message[]> {
+    if (this.#readingEnds !== undefined) return Promise.reject(this.#readingEnds);
+    if (this.#queue.length > 0) {
+      const messages = this.#queue;
+      this.#queue = [];
+      this.#queuedBytes = 0;
+      if (this.#socket.isPaused()) this.#socket.resume();
+      return Promise.resolve(messages);
+    }
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    return new Promise((resolve, reject) => {
+      this.#waiting = { resolve, reject };
+    });
+  }
+
+  /** The next message alone; what `read` is for, one at a time. */
+  async next(): Promise<Message> {
+    const [message, ...rest] = await this.read();
+    this.#queue = [...rest, ...this.#queue];
+    return message as Message;
+  }
+
+  /** Gives back messages that `read` returned and nobody has dealt with. */
+  unread(messages: readonly Message[]): void {
+    this.#queue = [...messages, ...this.#queue];
+  }
+
+  /** Makes the pending `read` and all later ones reject with `reason`; sending goes on. */
+  stopReading(reason: Error): void {
+    this.#readingEnds = reason;
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    waiting?.reject(reason);
+  }
+
+  /** Writes `bytes`; resolves once the operating system has taken them, rejects if it never will. */
+  send(bytes: Uint8Array | readonly Uint8Array[]): Promise<void> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    return new Promise((resolve, reject) => {
+      const taken = (error: Error | null | undefined): void => {
+        if (error) reject(this.#failure ?? this.#lost(error));
+        else resolve();
+      };
+      if (bytes instanceof Uint8Array) {
+        this.#socket.write(bytes, taken);
+        return;
+      }
+      this.#socket.cork();
+      const last = bytes.length - 1;
+      for (let i = 0; i < last; i++) this.#socket.write(bytes[i]);
+      this.#socket.write(bytes[last], taken);
+      this.#socket.uncork();
+    });
+  }
+
+  /** Sends what was written, then closes; resolves when the stream is closed. */
+  async end(): Promise<void> {
+    if (this.#socket.destroyed) return;
+    await new Promise<void>((resolve) => {
+      this.#socket.once('close', () => resolve());
+      this.#socket.end(() => this.#socket.destroy());
+    });
+  }
+
+  /** Closes at once; what was not sent is dropped. */
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  #take(chunk: Buffer): void {
+    if (this.#failure !== undefined) return;
+    const before = this.#queue.length;
+    try {
+      this.#reader.push(chunk, this.#queue);
+    } catch (error) {
+      this.#fail(error as Error);
+      return;
+    }
+    if (this.#queue.length === before) return;
+    const waiting = this.#waiting;
+    if (waiting !== undefined) {
+      this.#waiting = undefined;
+      const messages = this.#queue;
+      this.#queue = [];
+      waiting.resolve(messages);
+      return;
+    }
+    this.#queuedBytes += chunk.length;
+    if (this.#queuedBytes > READ_AHEAD_BYTES) this.#socket.pause();
+  }
+
+  #lost(cause?: Error): Error {
+    const detail = cause === undefined ? undefined : `${describeSystemError(cause)}.`;
+    return new ConnectionLost(SQLSTATE.CONNECTION_FAILURE, this.#lostMessage, {
+      ...(detail === undefined ? {} : { detail }),
+      cause,
+    });
+  }
+
+  #fail(error: Error): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = error;
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    waiting?.reject(error);
+    this.#closed.abort(error);
+  }
+}

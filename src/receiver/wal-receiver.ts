@@ -1,0 +1,276 @@
+/**
+ * The WAL receiver: keeps a stream from an upstream running into the store, for as long as the node
+ * runs.
+ *
+ *   connecting ─▶ waiting (upstream is behind, or its timeline has ended) ─▶ streaming ─▶ connecting …
+ *
+ * Each round connects, makes sure that the upstream is of the same cluster and history, fetches the
+ * history files, and streams from where the store ends. A round that breaks off is logged
+ * once and followed by the next one; corrupt WAL is dropped and fetched again. It ends by its
+ * signal only.
+ */
+import { retryDelayMs } from '../base/backoff.ts';
+import type { Clock } from '../base/clock.ts';
+import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import type { ReplicationClient } from '../protocol/client.ts';
+import { describeAddress } from '../protocol/network.ts';
+import { formatStartReplication } from '../protocol/replication-command.ts';
+import type { ControlFile } from '../store/control-file.ts';
+import type { HistoryFiles } from '../store/history-files.ts';
+import type { WalStore } from '../store/wal-store.ts';
+import { WalCorruption } from '../wal/corruption.ts';
+import { historyFileName, isInHistory, parseHistoryFile } from '../wal/history.ts';
+import { INVALID_LSN, type Lsn, formatLsn, timelineId } from '../wal/lsn.ts';
+import type { Feedback } from './status-report.ts';
+import {
+  type UpstreamIdentity,
+  checkSameCluster,
+  identifySystem,
+  readUpstreamPath,
+  readUpstreamSettings,
+} from './upstream-identity.ts';
+import {
+  type StreamEnd,
+  type StreamSettings,
+  UpstreamStream,
+  parseTimelineEnd,
+} from './wal-stream.ts';
+
+export type ReceiverState = 'stopped' | 'connecting' | 'waiting' | 'streaming';
+
+/** What status shows of the upstream connection. */
+export interface ReceiverStatus {
+  state: ReceiverState;
+  /** Why it is not streaming, in one sentence. */
+  reason?: string | undefined;
+  upstream?: string | undefined;
+  /** The last walEnd that the upstream told, and when it sent that (µs since 2000). */
+  upstreamWalEnd?: Lsn | undefined;
+  upstreamSentAtUs?: bigint | undefined;
+  upstreamPath: string[];
+}
+
+export interface ReceiverSettings extends StreamSettings {
+  /** wal_retrieve_retry_interval. */
+  retryIntervalMs: number;
+  /** primary_slot_name; undefined streams without a slot. */
+  slotName: string | undefined;
+}
+
+export interface WalReceiverOptions {
+  connect(signal: AbortSignal): Promise<ReplicationClient>;
+  store: WalStore;
+  control: ControlFile;
+  histories: HistoryFiles;
+  settings: () => ReceiverSettings;
+  feedback: () => Feedback;
+  clock: Clock;
+  log: Log;
+}
+
+export class WalReceiver {
+  readonly #options: WalReceiverOptions;
+  readonly #store: WalStore;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  #status: ReceiverStatus = { state: 'stopped', upstreamPath: [] };
+  #failures = 0;
+  #lastMessage: string | undefined;
+
+  constructor(options: WalReceiverOptions) {
+    this.#options = options;
+    this.#store = options.store;
+    this.#clock = options.clock;
+    this.#log = options.log;
+  }
+
+  get status(): Readonly<ReceiverStatus> {
+    return this.#status;
+  }
+
+  /** Receives until `signal` aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        await this.#store.drained(signal);
+        if (this.#store.needsRewind) await this.#store.rewind(signal);
+        await this.#receive(signal);
+      } catch (error) {
+        if (signal.aborted) break;
+        this.#reportFailure(error);
+      }
+      const { retryIntervalMs } = this.#options.settings();
+      const delayMs = retryDelayMs(this.#failures++, { maxMs: retryIntervalMs });
+      await this.#clock.sleep(delayMs, signal).catch(() => {});
+    }
+    this.#status = { ...this.#status, state: 'stopped', reason: undefined };
+  }
+
+  /** One round: from connecting to the end of the stream. */
+  async #receive(signal: AbortSignal): Promise<void> {
+    this.#status = { ...this.#status, state: 'connecting' };
+    const client = await this.#options.connect(signal);
+    const abandon = (): void => client.connection.stopReading(signal.reason as Error);
+    signal.addEventListener('abort', abandon, { once: true });
+    try {
+      this.#status.upstream = describeAddress(client.address);
+      await this.#checkUpstream(client);
+      for (;;) {
+        await this.#waitUntilAhead(client, signal);
+        const end = await this.#stream(client, signal);
+        if (end.kind === 'upstream-shut-down') return this.#reportShutdown();
+        await this.#waitAtTimelineEnd(client, end, signal);
+      }
+    } finally {
+      signal.removeEventListener('abort', abandon);
+      await client.close();
+    }
+  }
+
+  async #checkUpstream(client: ReplicationClient): Promise<void> {
+    const { control } = this.#options;
+    const identity = await identifySystem(client);
+    const settings = await readUpstreamSettings(client);
+    checkSameCluster(identity, settings, { ...control.data, timeline: this.#store.timeline });
+    await this.#checkPath(client);
+    await this.#fetchHistories(client, identity);
+    const known = control.data.upstreamSettings;
+    if (Object.entries(settings).some(([name, value]) => known[name] !== value)) {
+      await control.update({ upstreamSettings: { ...known, ...settings } });
+    }
+  }
+
+  async #checkPath(client: ReplicationClient): Promise<void> {
+    const path = await readUpstreamPath(client);
+    if (path.includes(this.#options.control.data.nodeId)) {
+      throw new WalcadeError(
+        SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
+        `upstream ${describeAddress(client.address)} receives its WAL from this node`,
+        {
+          detail: 'Following it would close a loop that no primary feeds.',
+          hint: 'Point primary_conninfo at the primary, or at a node that is not below this one.',
+        },
+      );
+    }
+    this.#status.upstreamPath = path;
+  }
+
+  /** Mirrors every history file up to the upstream's timeline that is not here yet. */
+  async #fetchHistories(client: ReplicationClient, { timeline }: UpstreamIdentity): Promise<void> {
+    const { histories } = this.#options;
+    for (let number = 2; number <= timeline; number++) {
+      const wanted = timelineId(number);
+      if ((await histories.read(wanted)) !== undefined) continue;
+      const results = await client.query(`TIMELINE_HISTORY ${number}`);
+      const content = results[0]?.rows[0]?.[1];
+      if (content) await histories.keep(wanted, content);
+    }
+    const content = await histories.read(timeline);
+    if (content === undefined || timeline === this.#store.timeline) return;
+    const history = parseHistoryFile(timeline, content);
+    if (isInHistory(history, this.#store.timeline)) return;
+    throw new WalcadeError(
+      SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
+      `timeline ${this.#store.timeline} of this node is not in the history of the upstream's timeline ${timeline}`,
+      {
+        detail: `The history is in "${historyFileName(timeline)}".`,
+        hint: 'Point primary_conninfo at a server whose history this node shares.',
+      },
+    );
+  }
+
+  /**
+   * Waits while the upstream is behind what is stored here, as it may be after a crash or a restart
+   * (walreceiver.c does so since the minor releases of August 2026). Nothing is ever overwritten.
+   */
+  async #waitUntilAhead(client: ReplicationClient, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      const { timeline, walEnd } = await identifySystem(client);
+      if (timeline !== this.#store.timeline || walEnd >= this.#store.received) return;
+      this.#wait(
+        `upstream is at ${formatLsn(walEnd)}, behind this node at ${formatLsn(this.#store.received)}`,
+      );
+      await this.#clock.sleep(this.#options.settings().retryIntervalMs, signal);
+    }
+  }
+
+  async #stream(client: ReplicationClient, signal: AbortSignal): Promise<StreamEnd> {
+    const { settings, feedback } = this.#options;
+    const { timeline, received: start } = this.#store;
+    const { slotName: slot } = settings();
+    const command = formatStartReplication({
+      start,
+      timeline,
+      ...(slot === undefined ? {} : { slot }),
+    });
+    const answer = await client.startCopyBoth(command);
+    if (answer.kind === 'results') return parseTimelineEnd(answer.results);
+    this.#failures = 0;
+    this.#lastMessage = undefined;
+    this.#status = { ...this.#status, state: 'streaming', reason: undefined };
+    const from = `${this.#status.upstream} at ${formatLsn(start)} on timeline ${timeline}`;
+    this.#log.log(`started streaming WAL from ${from}`);
+    const stream = new UpstreamStream({
+      client,
+      store: this.#store,
+      clock: this.#clock,
+      settings,
+      apply: () => INVALID_LSN,
+      feedback,
+      onUpstreamPosition: (walEnd, sentAtUs) => {
+        this.#status.upstreamWalEnd = walEnd;
+        this.#status.upstreamSentAtUs = sentAtUs;
+      },
+    });
+    return stream.run(signal);
+  }
+
+  #reportShutdown(): void {
+    this.#failures = 1;
+    const end = formatLsn(this.#store.received);
+    this.#log.log(`replication terminated by upstream at ${end}`);
+    this.#status = { ...this.#status, state: 'connecting', reason: 'the upstream has shut down' };
+  }
+
+  async #waitAtTimelineEnd(
+    client: ReplicationClient,
+    end: StreamEnd & { kind: 'timeline-ended' },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { timeline } = this.#store;
+    this.#wait(
+      `timeline ${timeline} has ended at ${formatLsn(end.switchPoint)}, timeline ${end.next} follows it`,
+    );
+    await this.#clock.sleep(this.#options.settings().retryIntervalMs, signal);
+    await this.#fetchHistories(client, await identifySystem(client));
+  }
+
+  #wait(reason: string): void {
+    if (this.#status.reason !== reason) this.#log.log(`waiting: ${reason}`);
+    this.#status = { ...this.#status, state: 'waiting', reason };
+  }
+
+  /** Logs why a round broke off, once for each reason; a lost connection is a change of state. */
+  #reportFailure(error: unknown): void {
+    const failure = asWalcadeError(error);
+    const { message, detail, sqlstate } = failure;
+    this.#status = { ...this.#status, state: 'connecting', reason: message };
+    if (this.#lastMessage === message) return;
+    this.#lastMessage = message;
+    if (failure instanceof WalCorruption) {
+      this.#log.error(
+        new WalcadeError(sqlstate, `received corrupt WAL from upstream: ${message}`, {
+          detail: `WAL up to ${formatLsn(this.#store.proven)} is good; what follows is fetched again.`,
+          hint: "Check the upstream's disk and the network between if this comes again.",
+        }),
+      );
+    } else if (needsHuman(sqlstate)) this.#log.error(failure);
+    else this.#log.log(`WAL receiver: ${message}`, detail);
+  }
+}
+
+/** Connections come and go by themselves; anything else stays until somebody does something. */
+function needsHuman(sqlstate: string): boolean {
+  return !sqlstate.startsWith('08') && !sqlstate.startsWith('57P');
+}

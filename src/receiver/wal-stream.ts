@@ -1,0 +1,304 @@
+/**
+ * One stream of WAL from the upstream into the store: from CopyBoth to its end.
+ *
+ * Three tasks that end together: intake takes messages and appends WAL; reports tell the upstream
+ * what is written and durable, at once when it moves; supervision ends the stream when the upstream
+ * is silent or the disk does not answer. A slow disk stops intake at BACKLOG_BYTES_MAX, never
+ * the reports: keepalives wait behind the WAL, so while intake is stopped a report is sent each
+ * second unasked.
+ */
+import { assert } from '../base/assert.ts';
+import type { Clock } from '../base/clock.ts';
+import { Condition } from '../base/condition.ts';
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import { endTogether } from '../base/task-group.ts';
+import { BACKEND, COPY_DONE } from '../protocol/backend-messages.ts';
+import type { ReplicationClient } from '../protocol/client.ts';
+import { errorFromResponse } from '../protocol/error-response.ts';
+import type { Message } from '../protocol/message-reader.ts';
+import {
+  REPLICATION_MESSAGE,
+  WAL_DATA_HEADER_BYTES,
+  decodeKeepalive,
+  decodeWalDataHeader,
+  encodeHotStandbyFeedback,
+  encodeStatusUpdate,
+} from '../protocol/replication-messages.ts';
+import type { WalStore } from '../store/wal-store.ts';
+import {
+  type Lsn,
+  type TimelineId,
+  distance,
+  formatLsn,
+  parseLsn,
+  timelineId,
+} from '../wal/lsn.ts';
+import {
+  type Feedback,
+  type ReportedPositions,
+  isFeedbackDue,
+  isReportDue,
+} from './status-report.ts';
+
+const BACKLOG_BYTES_MAX = 8 * 1024 * 1024;
+const BLOCKED_REPORT_INTERVAL_MS = 1000;
+
+/** How a stream ended, if not by an error. */
+export type StreamEnd =
+  | { kind: 'timeline-ended'; next: TimelineId; switchPoint: Lsn }
+  | { kind: 'upstream-shut-down' };
+
+export interface StreamSettings {
+  /** wal_receiver_timeout; 0 never gives up. */
+  timeoutMs: number;
+  /** wal_receiver_status_interval. */
+  statusIntervalMs: number;
+}
+
+export interface WalStreamOptions {
+  client: ReplicationClient;
+  store: WalStore;
+  clock: Clock;
+  settings: () => StreamSettings;
+  /** Replay position of this node: 0/0 for a relay, which replays nothing. */
+  apply: () => Lsn;
+  /** What everything below this node asks to be kept. */
+  feedback: () => Feedback;
+  /** Told of each message's walEnd and time of sending. */
+  onUpstreamPosition: (walEnd: Lsn, sentAtUs: bigint) => void;
+}
+
+export class UpstreamStream {
+  readonly #client: ReplicationClient;
+  readonly #store: WalStore;
+  readonly #clock: Clock;
+  readonly #options: WalStreamOptions;
+  readonly #wanted = new Condition();
+  #lastReceivedMs: number;
+  #replyWanted = false;
+  #askedForReply = false;
+  #isBlocked = false;
+  /** The rest of a CopyData message is WAL. */
+  #insideWalData = false;
+  #reported: ReportedPositions | undefined;
+  #reportedFeedback: Feedback | undefined;
+  #reportedMs = 0;
+  #feedbackMs = 0;
+  #end: StreamEnd | undefined;
+
+  constructor(options: WalStreamOptions) {
+    this.#options = options;
+    this.#client = options.client;
+    this.#store = options.store;
+    this.#clock = options.clock;
+    this.#lastReceivedMs = options.clock.monotonicMs();
+  }
+
+  /** Streams until the upstream ends it; rejects when it breaks off, with `signal.reason` on abort. */
+  async run(signal: AbortSignal): Promise<StreamEnd> {
+    try {
+      await endTogether(signal, [
+        (group) => this.#intake(group),
+        (group) => this.#report(group),
+        (group) => this.#supervise(group),
+      ]);
+    } finally {
+      await this.#reportLast();
+    }
+    assert(this.#end !== undefined, 'a stream that ends in peace says how');
+    return this.#end;
+  }
+
+  async #intake(signal: AbortSignal): Promise<void> {
+    const { connection } = this.#client;
+    const interrupt = (): void => connection.stopReading(signal.reason as Error);
+    signal.addEventListener('abort', interrupt, { once: true });
+    while (this.#end === undefined) {
+      const messages = await connection.read();
+      this.#lastReceivedMs = this.#clock.monotonicMs();
+      this.#askedForReply = false;
+      for (const [index, message] of messages.entries()) {
+        this.#take(message);
+        if (message.type !== BACKEND.COPY_DONE) continue;
+        signal.removeEventListener('abort', interrupt);
+        connection.unread(messages.slice(index + 1));
+        this.#end = await this.#finishTimeline();
+        return;
+      }
+      await this.#waitForDisk(signal);
+    }
+    signal.removeEventListener('abort', interrupt);
+  }
+
+  #take({ type, body, offset }: Message): void {
+    if (type === BACKEND.COPY_DATA) {
+      if (offset === 0) this.#takeReplicationMessage(body);
+      else if (this.#insideWalData) this.#store.append(body);
+    } else if (type === BACKEND.COMMAND_COMPLETE) {
+      this.#end = { kind: 'upstream-shut-down' };
+    } else if (type === BACKEND.ERROR_RESPONSE) {
+      throw errorFromResponse(body);
+    }
+  }
+
+  #takeReplicationMessage(body: Buffer): void {
+    const kind = body[0];
+    this.#insideWalData = kind === REPLICATION_MESSAGE.WAL_DATA;
+    if (this.#insideWalData) {
+      const { start, walEnd, sentAt } = decodeWalDataHeader(body);
+      if (start !== this.#store.received) throw this.#notContiguous(start);
+      this.#options.onUpstreamPosition(walEnd, sentAt);
+      this.#store.append(body.subarray(WAL_DATA_HEADER_BYTES));
+    } else if (kind === REPLICATION_MESSAGE.KEEPALIVE) {
+      const { walEnd, sentAt, replyRequested } = decodeKeepalive(body);
+      this.#options.onUpstreamPosition(walEnd, sentAt);
+      if (!replyRequested) return;
+      this.#replyWanted = true;
+      this.#wanted.notify();
+    } else {
+      throw new WalcadeError(
+        SQLSTATE.PROTOCOL_VIOLATION,
+        `invalid replication message type ${kind} from upstream`,
+      );
+    }
+  }
+
+  #notContiguous(start: Lsn): WalcadeError {
+    return new WalcadeError(
+      SQLSTATE.PROTOCOL_VIOLATION,
+      `got WAL data at ${formatLsn(start)}, expected ${formatLsn(this.#store.received)}`,
+    );
+  }
+
+  /** Answers the upstream's CopyDone and reads which timeline comes next. */
+  async #finishTimeline(): Promise<StreamEnd> {
+    await this.#client.connection.send(COPY_DONE);
+    return parseTimelineEnd(await this.#client.results());
+  }
+
+  async #waitForDisk(signal: AbortSignal): Promise<void> {
+    const store = this.#store;
+    const backlog = (): number => distance(store.written, store.received);
+    if (backlog() <= BACKLOG_BYTES_MAX) return;
+    this.#isBlocked = true;
+    this.#wanted.notify();
+    while (backlog() > BACKLOG_BYTES_MAX / 2) {
+      if (store.failure !== undefined) throw store.failure;
+      await store.progress.wait(signal);
+    }
+    this.#isBlocked = false;
+    this.#lastReceivedMs = this.#clock.monotonicMs();
+  }
+
+  async #report(signal: AbortSignal): Promise<void> {
+    const wake = (): void => this.#wanted.notify();
+    const stopListening = this.#store.progress.listen(wake);
+    try {
+      for (;;) {
+        if (this.#store.failure !== undefined) throw this.#store.failure;
+        await this.#sendWhatIsDue();
+        if (this.#replyWanted) continue;
+        await this.#wanted.waitAtMost(this.#untilNextReportMs(), this.#clock, signal);
+      }
+    } finally {
+      stopListening();
+    }
+  }
+
+  #untilNextReportMs(): number {
+    if (this.#isBlocked) return BLOCKED_REPORT_INTERVAL_MS;
+    const { statusIntervalMs } = this.#options.settings();
+    return Math.max(statusIntervalMs || BLOCKED_REPORT_INTERVAL_MS, 1);
+  }
+
+  async #sendWhatIsDue(): Promise<void> {
+    const { statusIntervalMs } = this.#options.settings();
+    const nowMs = this.#clock.monotonicMs();
+    const positions = this.#positions();
+    const intervalMs = this.#isBlocked ? BLOCKED_REPORT_INTERVAL_MS : statusIntervalMs;
+    const times = { nowMs, lastReportMs: this.#reportedMs, intervalMs };
+    if (this.#replyWanted || isReportDue(this.#reported, positions, times)) {
+      this.#replyWanted = false;
+      await this.#sendStatus(positions, { replyRequested: false });
+    }
+    const feedback = this.#options.feedback();
+    const feedbackTimes = {
+      nowMs,
+      lastReportMs: this.#feedbackMs,
+      intervalMs: statusIntervalMs,
+    };
+    if (isFeedbackDue(this.#reportedFeedback, feedback, feedbackTimes)) {
+      this.#reportedFeedback = feedback;
+      this.#feedbackMs = nowMs;
+      const sentAt = this.#clock.timestampUs();
+      await this.#client.connection.send(encodeHotStandbyFeedback({ ...feedback, sentAt }));
+    }
+  }
+
+  #positions(): ReportedPositions {
+    const { written, flushed } = this.#store;
+    return { write: written, flush: flushed, apply: this.#options.apply() };
+  }
+
+  async #sendStatus(
+    positions: ReportedPositions,
+    { replyRequested }: { replyRequested: boolean },
+  ): Promise<void> {
+    this.#reported = positions;
+    this.#reportedMs = this.#clock.monotonicMs();
+    const sentAt = this.#clock.timestampUs();
+    const update = encodeStatusUpdate({ ...positions, sentAt, replyRequested });
+    await this.#client.connection.send(update);
+  }
+
+  /** Ends the stream when the upstream is silent for too long, or the disk does not answer. */
+  async #supervise(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      const { timeoutMs } = this.#options.settings();
+      await this.#clock.sleep(timeoutMs > 0 ? Math.min(timeoutMs / 10, 1000) : 1000, signal);
+      if (timeoutMs === 0) continue;
+      this.#checkDisk(timeoutMs);
+      if (this.#isBlocked) continue;
+      const silentMs = this.#clock.monotonicMs() - this.#lastReceivedMs;
+      if (silentMs >= timeoutMs) {
+        throw new WalcadeError(
+          SQLSTATE.CONNECTION_FAILURE,
+          'terminating WAL receiver due to timeout',
+          { detail: `The upstream has sent nothing for ${Math.round(silentMs)} ms.` },
+        );
+      }
+      if (silentMs >= timeoutMs / 2 && !this.#askedForReply) {
+        this.#askedForReply = true;
+        await this.#sendStatus(this.#positions(), { replyRequested: true });
+      }
+    }
+  }
+
+  /** A receiver that stays and answers while its disk hangs would block the primary's shutdown. */
+  #checkDisk(timeoutMs: number): void {
+    const { busyMs } = this.#store;
+    if (busyMs < timeoutMs / 2) return;
+    throw new WalcadeError(
+      SQLSTATE.IO_ERROR,
+      `disk has not answered for ${Math.round(busyMs)} ms`,
+      { detail: 'The upstream connection is closed until it does.' },
+    );
+  }
+
+  /** What became durable while the stream ended is worth a last word: the upstream may wait for it. */
+  async #reportLast(): Promise<void> {
+    if (this.#client.connection.closed.aborted || this.#end?.kind === 'timeline-ended') return;
+    await this.#sendStatus(this.#positions(), { replyRequested: false }).catch(() => {});
+  }
+}
+
+/** The result set that ends a timeline: the next one, and where it begins. */
+export function parseTimelineEnd(results: readonly { rows: (Buffer | null)[][] }[]): StreamEnd {
+  const [next, switchPoint] = results[0]?.rows[0] ?? [];
+  if (!next || !switchPoint) return { kind: 'upstream-shut-down' };
+  return {
+    kind: 'timeline-ended',
+    next: timelineId(Number(next.toString())),
+    switchPoint: parseLsn(switchPoint.toString()),
+  };
+}

@@ -1,0 +1,134 @@
+/**
+ * BASE_BACKUP for a downstream, passed through from the upstream: a relay has no data pages.
+ *
+ * Messages are read, and written again as they were, each batch when the downstream has taken the
+ * one before. UPLOAD_MANIFEST and the incremental backup after it share one upstream connection,
+ * which lives as long as the session. While a backup runs, WAL is kept here from its start.
+ */
+import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
+import { decodeDataRow } from '../protocol/backend-messages.ts';
+import type { ReplicationClient } from '../protocol/client.ts';
+import { type Connection, ConnectionLost } from '../protocol/connection.ts';
+import { encodeQuery } from '../protocol/frontend-messages.ts';
+import type { Message } from '../protocol/message-reader.ts';
+import { BACKEND, FRONTEND } from '../protocol/message-type.ts';
+import { type BaseBackup, backupTarget } from '../protocol/replication-command.ts';
+import { type Lsn, parseLsn } from '../wal/lsn.ts';
+import type { SenderContext } from './sender-context.ts';
+
+export class BackupRelay {
+  readonly #context: SenderContext;
+  readonly #downstream: Connection;
+  #upstream: ReplicationClient | undefined;
+  #held: { start: Lsn } | undefined;
+
+  constructor(context: SenderContext, downstream: Connection) {
+    this.#context = context;
+    this.#downstream = downstream;
+  }
+
+  /** Passes a backup through, its errors and ReadyForQuery included. */
+  async backUp(command: BaseBackup, signal: AbortSignal): Promise<void> {
+    const target = backupTarget(command);
+    if (target !== 'client') {
+      throw new WalcadeError(
+        SQLSTATE.FEATURE_NOT_SUPPORTED,
+        `backup target "${target}" is not supported by a relay`,
+        { hint: 'Use target "client", or connect to a PostgreSQL server.' },
+      );
+    }
+    try {
+      await this.#withUpstream(signal, async (upstream) => {
+        await upstream.connection.send(encodeQuery(command.text));
+        await this.#passUntil(upstream, BACKEND.READY_FOR_QUERY);
+      });
+    } finally {
+      if (this.#held !== undefined) this.#context.backupStarts.delete(this.#held);
+      this.#held = undefined;
+    }
+  }
+
+  /** Passes a manifest up, for the incremental backup that follows. */
+  async uploadManifest(signal: AbortSignal): Promise<void> {
+    await this.#withUpstream(signal, async (upstream) => {
+      await upstream.connection.send(encodeQuery('UPLOAD_MANIFEST'));
+      const last = await this.#passUntil(
+        upstream,
+        BACKEND.COPY_IN_RESPONSE,
+        BACKEND.READY_FOR_QUERY,
+      );
+      if (last === BACKEND.READY_FOR_QUERY) return;
+      for (;;) {
+        const message = await this.#downstream.next();
+        await upstream.connection.send(encodeAgain(message));
+        if (message.type === FRONTEND.COPY_DONE || message.type === FRONTEND.COPY_FAIL) break;
+      }
+      await this.#passUntil(upstream, BACKEND.READY_FOR_QUERY);
+    });
+  }
+
+  async close(): Promise<void> {
+    const upstream = this.#upstream;
+    this.#upstream = undefined;
+    await upstream?.close();
+  }
+
+  async #withUpstream(
+    signal: AbortSignal,
+    action: (upstream: ReplicationClient) => Promise<void>,
+  ): Promise<void> {
+    this.#upstream ??= await this.#context.connectUpstream(signal);
+    const upstream = this.#upstream;
+    const abandon = (): void => upstream.connection.close();
+    signal.addEventListener('abort', abandon, { once: true });
+    try {
+      await action(upstream);
+    } catch (error) {
+      await this.close();
+      signal.throwIfAborted();
+      if (this.#downstream.closed.aborted || !(error instanceof ConnectionLost)) throw error;
+      throw new WalcadeError(
+        SQLSTATE.CONNECTION_FAILURE,
+        'connection to upstream was lost during a base backup',
+        { detail: `${asWalcadeError(error).message}.`, hint: 'Take the backup again.' },
+      );
+    } finally {
+      signal.removeEventListener('abort', abandon);
+    }
+  }
+
+  /** Passes messages down until one of type `ends` has passed; returns its type. */
+  async #passUntil(upstream: ReplicationClient, ...ends: number[]): Promise<number> {
+    for (;;) {
+      const messages = await upstream.connection.read();
+      const passed: Uint8Array[] = [];
+      for (const [index, message] of messages.entries()) {
+        this.#holdWal(message);
+        if (message.type !== BACKEND.PARAMETER_STATUS) passed.push(...encodeAgain(message));
+        if (!ends.includes(message.type)) continue;
+        upstream.connection.unread(messages.slice(index + 1));
+        await this.#downstream.send(passed);
+        return message.type;
+      }
+      if (passed.length > 0) await this.#downstream.send(passed);
+    }
+  }
+
+  /** The first row of a backup's answer says from where on it needs WAL. */
+  #holdWal({ type, body }: Message): void {
+    if (this.#held !== undefined || type !== BACKEND.DATA_ROW) return;
+    const start = decodeDataRow(body)[0]?.toString();
+    if (start === undefined) return;
+    this.#held = { start: parseLsn(start) };
+    this.#context.backupStarts.add(this.#held);
+  }
+}
+
+/** A message, or a fragment of one, as it was on the wire. */
+function encodeAgain({ type, body, offset, bodyBytes }: Message): Uint8Array[] {
+  if (offset > 0) return [body];
+  const header = Buffer.allocUnsafe(5);
+  header[0] = type;
+  header.writeUInt32BE(bodyBytes + 4, 1);
+  return [header, body];
+}

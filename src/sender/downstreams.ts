@@ -1,0 +1,92 @@
+/**
+ * The downstreams of this node, one entry for each WAL sender session: who they are, where
+ * they are, and what they ask to be kept. The receiver reads the sum of it, status reads all of it.
+ *
+ * An entry lives as long as its session.
+ */
+import type { PeerAddress } from '../protocol/network.ts';
+import type { ReplicationSlot, ReplicationSlots } from '../store/replication-slots.ts';
+import { INVALID_LSN, type Lsn, type TimelineId } from '../wal/lsn.ts';
+
+/** As in pg_stat_replication; a session that is not streaming is in `startup`. */
+export type SenderState = 'startup' | 'backup' | 'catchup' | 'streaming' | 'stopping';
+
+export interface Downstream {
+  readonly pid: number;
+  readonly user: string;
+  readonly applicationName: string;
+  readonly peer: PeerAddress;
+  readonly startedMs: number;
+  state: SenderState;
+  timeline: TimelineId | undefined;
+  slot: ReplicationSlot | undefined;
+  /** Positions as in pg_stat_replication; 0/0 is not known. */
+  sent: Lsn;
+  write: Lsn;
+  flush: Lsn;
+  replay: Lsn;
+  /** When the last status update was sent, as the downstream tells it (µs since 2000). */
+  replyTimeUs: bigint | undefined;
+  /** Hot standby feedback of a session without a slot, as 64-bit xids; 0 asks for nothing. */
+  xmin: bigint;
+  catalogXmin: bigint;
+}
+
+export class DownstreamTable {
+  readonly #slots: ReplicationSlots;
+  readonly #entries = new Map<number, Downstream>();
+
+  constructor(slots: ReplicationSlots) {
+    this.#slots = slots;
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  all(): Downstream[] {
+    return [...this.#entries.values()];
+  }
+
+  add(
+    session: Pick<Downstream, 'pid' | 'user' | 'applicationName' | 'peer' | 'startedMs'>,
+  ): Downstream {
+    const downstream: Downstream = {
+      ...session,
+      state: 'startup',
+      timeline: undefined,
+      slot: undefined,
+      sent: INVALID_LSN,
+      write: INVALID_LSN,
+      flush: INVALID_LSN,
+      replay: INVALID_LSN,
+      replyTimeUs: undefined,
+      xmin: 0n,
+      catalogXmin: 0n,
+    };
+    this.#entries.set(session.pid, downstream);
+    return downstream;
+  }
+
+  remove({ pid }: Downstream): void {
+    this.#entries.delete(pid);
+  }
+
+  /** The oldest that any downstream, or the slot of one that is away, asks to be kept. */
+  feedback(): { xmin: bigint; catalogXmin: bigint } {
+    const all = [...this.#entries.values(), ...this.#slots.all()];
+    return {
+      xmin: oldestXid(all.map(({ xmin }) => xmin)),
+      catalogXmin: oldestXid(all.map(({ catalogXmin }) => catalogXmin)),
+    };
+  }
+}
+
+/** The smallest of 64-bit xids; 0 asks for nothing and does not count. */
+export function oldestXid(xids: readonly bigint[]): bigint {
+  let oldest = 0n;
+  for (const xid of xids) {
+    if (xid !== 0n && (oldest === 0n || xid < oldest)) oldest = xid;
+  }
+  return oldest;
+}

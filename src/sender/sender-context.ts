@@ -1,0 +1,46 @@
+/**
+ * What the sessions of one node share. The composition root makes it; it lives as long as the node.
+ */
+import type { Clock } from '../base/clock.ts';
+import type { ReplicationClient } from '../protocol/client.ts';
+import type { HistoryFiles } from '../store/history-files.ts';
+import type { ReplicationSlots } from '../store/replication-slots.ts';
+import type { WalStore } from '../store/wal-store.ts';
+import type { Lsn } from '../wal/lsn.ts';
+import type { DownstreamTable } from './downstreams.ts';
+
+export interface SenderSettings {
+  /** wal_sender_timeout; 0 never gives up. */
+  walSenderTimeoutMs: number;
+  logReplicationCommands: boolean;
+}
+
+/** A setting as SHOW ALL lists it. */
+export interface ShownSetting {
+  name: string;
+  value: string;
+  description: string;
+}
+
+export interface SenderContext {
+  store: WalStore;
+  histories: HistoryFiles;
+  slots: ReplicationSlots;
+  downstreams: DownstreamTable;
+  /** Where WAL is held for base backups that pass through: their starts. */
+  backupStarts: Set<{ start: Lsn }>;
+  systemIdentifier: bigint;
+  settings: () => SenderSettings;
+  /** What the upstream says of itself: server_version and what else downstreams ask for. */
+  upstreamSettings: () => Readonly<Record<string, string>>;
+  /** Every setting that SHOW answers, this node's own and the upstream's. */
+  shownSettings: () => ShownSetting[];
+  /** A further connection to the upstream, for what this node passes on. */
+  connectUpstream(signal: AbortSignal): Promise<ReplicationClient>;
+  clock: Clock;
+}
+
+/** The upstream's server_version_num: 150018 is 15.18. */
+export function serverVersionNum(context: SenderContext): number {
+  return Number(context.upstreamSettings()['server_version_num'] ?? 0);
+}

@@ -1,0 +1,164 @@
+/**
+ * WAL from before the store's beginning, passed on from the upstream over a connection of its own.
+ *
+ * It is proven on the way like all other WAL: what is served ends at record ends. It lives as long
+ * as one downstream reads it; at most BUFFER_BYTES_MAX are read ahead.
+ */
+import { assert } from '../base/assert.ts';
+import { Condition } from '../base/condition.ts';
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import { Watermark } from '../base/watermark.ts';
+import { BACKEND } from '../protocol/backend-messages.ts';
+import type { ReplicationClient } from '../protocol/client.ts';
+import { errorFromResponse } from '../protocol/error-response.ts';
+import type { Message } from '../protocol/message-reader.ts';
+import { formatStartReplication } from '../protocol/replication-command.ts';
+import {
+  REPLICATION_MESSAGE,
+  WAL_DATA_HEADER_BYTES,
+  decodeKeepalive,
+  encodeStatusUpdate,
+} from '../protocol/replication-messages.ts';
+import { BLOCK_BYTES } from '../store/wal-block-cache.ts';
+import type { WalChunk } from '../store/wal-store.ts';
+import {
+  INVALID_LSN,
+  type Lsn,
+  type TimelineId,
+  advance,
+  alignDown,
+  distance,
+  maxLsn,
+  minLsn,
+} from '../wal/lsn.ts';
+import { segmentStart } from '../wal/segment.ts';
+import { WalWalker } from '../wal/walker.ts';
+import type { WalSource } from './wal-source.ts';
+
+const BUFFER_BYTES_MAX = 4 * 1024 * 1024;
+
+export interface UpstreamWalOptions {
+  client: ReplicationClient;
+  timeline: TimelineId;
+  start: Lsn;
+  /** Serving ends here: where the store begins, or where the timeline ends. */
+  until: Lsn;
+  segmentBytes: number;
+  systemIdentifier: bigint;
+  timestampUs: () => bigint;
+}
+
+interface Block {
+  start: Lsn;
+  bytes: Buffer;
+  filled: number;
+}
+
+export class UpstreamWal implements WalSource {
+  readonly served: Watermark<Lsn>;
+  readonly #options: UpstreamWalOptions;
+  readonly #client: ReplicationClient;
+  readonly #walker: WalWalker;
+  readonly #consumed = new Condition();
+  #blocks: Block[] = [];
+  #insideWalData = false;
+
+  constructor(options: UpstreamWalOptions) {
+    const { client, start, segmentBytes, systemIdentifier } = options;
+    this.#options = options;
+    this.#client = client;
+    this.served = new Watermark(start);
+    this.#walker = new WalWalker({
+      segmentBytes,
+      systemIdentifier,
+      start: segmentStart(start, segmentBytes),
+      startsAt: 'segment',
+    });
+  }
+
+  /** Reads from the upstream until `until` is served; throws the upstream's refusal. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { timeline, until } = this.#options;
+    const start = this.#walker.received;
+    const answer = await this.#client.startCopyBoth(formatStartReplication({ start, timeline }));
+    if (answer.kind === 'results') throw this.#endedEarly();
+    while (this.served.value < until) {
+      for (const message of await this.#client.connection.read()) await this.#take(message);
+      while (this.#bufferedBytes() > BUFFER_BYTES_MAX) await this.#consumed.wait(signal);
+    }
+  }
+
+  read(start: Lsn, end: Lsn): WalChunk {
+    const blockStart = alignDown(start, BLOCK_BYTES);
+    this.#blocks = this.#blocks.filter((block) => block.start >= blockStart);
+    this.#consumed.notify();
+    const block = this.#blocks[0];
+    assert(block?.start === blockStart, 'older WAL is read once, in order');
+    const to = Math.min(distance(blockStart, end), BLOCK_BYTES);
+    assert(to <= block.filled, 'what is served is in its block');
+    return { bytes: block.bytes.subarray(distance(blockStart, start), to), release: () => {} };
+  }
+
+  async #take({ type, body, offset }: Message): Promise<void> {
+    if (type === BACKEND.ERROR_RESPONSE) throw errorFromResponse(body);
+    if (type === BACKEND.COPY_DONE || type === BACKEND.COMMAND_COMPLETE) {
+      if (this.#walker.received < this.#options.until) throw this.#endedEarly();
+      this.served.advance(this.#options.until);
+    }
+    if (type !== BACKEND.COPY_DATA) return;
+    if (offset > 0) {
+      if (this.#insideWalData) this.#append(body);
+      return;
+    }
+    this.#insideWalData = body[0] === REPLICATION_MESSAGE.WAL_DATA;
+    if (this.#insideWalData) return this.#append(body.subarray(WAL_DATA_HEADER_BYTES));
+    if (decodeKeepalive(body).replyRequested) await this.#reply();
+  }
+
+  async #reply(): Promise<void> {
+    const { received } = this.#walker;
+    const sentAt = this.#options.timestampUs();
+    // Flush 0/0: this connection keeps nothing durably and takes part in no synchronous commit.
+    const positions = { write: received, flush: INVALID_LSN, apply: INVALID_LSN };
+    const update = encodeStatusUpdate({ ...positions, sentAt, replyRequested: false });
+    await this.#client.connection.send(update);
+  }
+
+  #append(bytes: Uint8Array): void {
+    let position = this.#walker.received;
+    this.#walker.push(bytes);
+    for (let done = 0; done < bytes.length; ) {
+      const block = this.#block(position);
+      const length = Math.min(bytes.length - done, BLOCK_BYTES - block.filled);
+      block.bytes.set(bytes.subarray(done, done + length), block.filled);
+      block.filled += length;
+      done += length;
+      position = advance(position, length);
+    }
+    // Past `until` only the record that began before it has to be proven.
+    const proven = minLsn(this.#walker.proven, this.#options.until);
+    this.served.advance(maxLsn(this.served.value, proven));
+  }
+
+  #block(position: Lsn): Block {
+    const start = alignDown(position, BLOCK_BYTES);
+    const last = this.#blocks.at(-1);
+    if (last?.start === start) return last;
+    const block = { start, bytes: Buffer.allocUnsafeSlow(BLOCK_BYTES), filled: 0 };
+    this.#blocks.push(block);
+    return block;
+  }
+
+  #bufferedBytes(): number {
+    // What lies before the served position may be read at once; an open record must be let grow.
+    const first = this.#blocks[0];
+    return first === undefined ? 0 : Math.max(0, Number(this.served.value - first.start));
+  }
+
+  #endedEarly(): WalcadeError {
+    return new WalcadeError(
+      SQLSTATE.UNDEFINED_FILE,
+      `upstream has no more WAL on timeline ${this.#options.timeline}`,
+    );
+  }
+}

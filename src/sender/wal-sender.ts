@@ -1,0 +1,296 @@
+/**
+ * One START_REPLICATION: from the command to the results that end it.
+ *
+ *   startup ─▶ catchup ⇄ streaming ─▶ stopping        (as in pg_stat_replication)
+ *
+ * WAL that the store has comes from the store, older WAL from the upstream; both join in one
+ * stream. It ends at the end of a historic timeline, when the downstream ends the copy, when the
+ * node stops (all is sent and acknowledged first), or with the connection.
+ */
+import { Condition } from '../base/condition.ts';
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import { endTogether } from '../base/task-group.ts';
+import {
+  COPY_DONE,
+  TYPE_OID,
+  encodeCommandComplete,
+  encodeCopyBothResponse,
+  encodeDataRow,
+  encodeRowDescription,
+} from '../protocol/backend-messages.ts';
+import type { Connection } from '../protocol/connection.ts';
+import type { StartReplication } from '../protocol/replication-command.ts';
+import { isInHistory, switchPointOf } from '../wal/history.ts';
+import { INVALID_LSN, type Lsn, type TimelineId, formatLsn, lsn, minLsn } from '../wal/lsn.ts';
+import type { Downstream } from './downstreams.ts';
+import type { SenderContext } from './sender-context.ts';
+import { type CopyEnd, StatusListener } from './status-listener.ts';
+import { UpstreamWal } from './upstream-wal.ts';
+import { feedWal } from './wal-feed.ts';
+import { type WalSource, storeSource } from './wal-source.ts';
+
+const END_OF_TIME: Lsn = lsn(0xffff_ffff_ffff_ffffn);
+
+export interface WalSenderOptions {
+  connection: Connection;
+  downstream: Downstream;
+  context: SenderContext;
+  /** Aborts when the node stops in peace: what is left is sent, then the session ends. */
+  stopping: AbortSignal;
+}
+
+/** Where a stream begins and ends, and which timeline follows. */
+interface StreamPlan {
+  timeline: TimelineId;
+  start: Lsn;
+  /** Of a historic timeline: where it was left, and for which. */
+  next: { next: TimelineId; switchPoint: Lsn } | undefined;
+}
+
+/** How the session goes on: with the next command, or not at all. */
+export type SenderOutcome = 'ready' | 'closed';
+
+class NodeStops extends Error {}
+
+export class WalSender {
+  readonly #connection: Connection;
+  readonly #downstream: Downstream;
+  readonly #context: SenderContext;
+  readonly #stopping: AbortSignal;
+  readonly #listener: StatusListener;
+  readonly #acknowledged = new Condition();
+  #hasAsked = false;
+
+  constructor({ connection, downstream, context, stopping }: WalSenderOptions) {
+    this.#connection = connection;
+    this.#downstream = downstream;
+    this.#context = context;
+    this.#stopping = stopping;
+    this.#listener = new StatusListener({
+      connection,
+      downstream,
+      clock: context.clock,
+      timeoutMs: () => context.settings().walSenderTimeoutMs,
+      onStatus: () => this.#acknowledged.notify(),
+    });
+  }
+
+  /** Runs the command to its end. Throws what PostgreSQL would answer as an ERROR. */
+  async run(command: StartReplication): Promise<SenderOutcome> {
+    const { slots } = this.#context;
+    const { pid } = this.#downstream;
+    const slot = command.slot === undefined ? undefined : slots.acquire(command.slot, pid);
+    try {
+      const plan = await this.#plan(command);
+      this.#downstream.slot = slot;
+      this.#downstream.timeline = plan.timeline;
+      return await this.#stream(plan);
+    } finally {
+      this.#downstream.slot = undefined;
+      this.#downstream.state = 'startup';
+      if (slot !== undefined && !slot.temporary) slots.release(slot);
+    }
+  }
+
+  /** Checks the position against this node's history (walsender.c, StartReplication()). */
+  async #plan({ start, timeline: asked }: StartReplication): Promise<StreamPlan> {
+    const { store, histories } = this.#context;
+    const timeline = asked ?? store.timeline;
+    const history = await histories.history(store.timeline);
+    if (!isInHistory(history, timeline)) {
+      throw new WalcadeError(
+        SQLSTATE.INTERNAL_ERROR,
+        `requested timeline ${timeline} is not in this server's history`,
+      );
+    }
+    const next = switchPointOf(history, timeline);
+    if (next !== undefined && start > next.switchPoint) {
+      throw new WalcadeError(
+        SQLSTATE.INTERNAL_ERROR,
+        `requested starting point ${formatLsn(start)} on timeline ${timeline} is not in this server's history`,
+        {
+          detail: `This server's history forked from timeline ${timeline} at ${formatLsn(next.switchPoint)}.`,
+        },
+      );
+    }
+    return { timeline, start, next };
+  }
+
+  async #stream(plan: StreamPlan): Promise<SenderOutcome> {
+    const isAtSwitchPoint = plan.next?.switchPoint === plan.start;
+    if (!isAtSwitchPoint) {
+      const end = await this.#copyBoth(plan);
+      if (end === 'stopped') {
+        await this.#connection.send(encodeCommandComplete('COPY 0'));
+        return 'closed';
+      }
+      if (end === 'terminated') return 'closed';
+    }
+    if (plan.next !== undefined) await this.#connection.send(timelineEnd(plan.next));
+    await this.#connection.send(encodeCommandComplete('START_STREAMING'));
+    await this.#connection.send(encodeCommandComplete('START_REPLICATION'));
+    return 'ready';
+  }
+
+  /** The copy: feeding and listening until one of the two sides ends it. */
+  async #copyBoth(plan: StreamPlan): Promise<CopyEnd | 'stopped'> {
+    this.#downstream.state = 'catchup';
+    this.#downstream.sent = plan.start;
+    await this.#connection.send(encodeCopyBothResponse());
+    const listening = this.#listener.listen();
+    // Who waits for it may come later; that it failed is told to all by the connection.
+    listening.catch(() => {});
+    let end: CopyEnd | 'stopped' | undefined;
+    const closed = new AbortController();
+    const onClosed = (): void => closed.abort(this.#connection.closed.reason);
+    this.#connection.closed.addEventListener('abort', onClosed, { once: true });
+    if (this.#connection.closed.aborted) onClosed();
+    try {
+      await endTogether(closed.signal, [
+        async (signal) => {
+          end = await this.#feedOrStop(plan, signal);
+        },
+        async (signal) => {
+          const left = await abortable(listening, signal);
+          end ??= left;
+        },
+        (signal) => this.#listener.supervise(signal),
+      ]);
+    } finally {
+      this.#connection.closed.removeEventListener('abort', onClosed);
+    }
+    if (end === 'stopped' || end === 'terminated') return end;
+    await this.#connection.send(COPY_DONE);
+    return listening;
+  }
+
+  /** Feeds to the end of the plan; `stopped` when the node stops and all was acknowledged. */
+  async #feedOrStop(plan: StreamPlan, signal: AbortSignal): Promise<'stopped' | undefined> {
+    const stop = new AbortController();
+    const onStop = (): void => stop.abort(new NodeStops());
+    const onAbort = (): void => stop.abort(signal.reason);
+    this.#stopping.addEventListener('abort', onStop, { once: true });
+    signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    // While the node stops the feed goes on until nothing is left: only its waiting ends.
+    try {
+      await this.#feed(plan, stop);
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof NodeStops)) throw error;
+      await this.#drain(plan, signal);
+      return 'stopped';
+    } finally {
+      this.#stopping.removeEventListener('abort', onStop);
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  async #feed(plan: StreamPlan, stop: AbortController): Promise<void> {
+    const { store } = this.#context;
+    const end = plan.next?.switchPoint ?? END_OF_TIME;
+    while (this.#downstream.sent < end) {
+      if (this.#stopping.aborted) stop.abort(new NodeStops());
+      if (this.#downstream.sent < store.oldest || plan.next !== undefined) {
+        const until = plan.next === undefined ? store.oldest : end;
+        await this.#feedFromUpstream(plan, until, stop.signal);
+      } else {
+        await this.#feedFrom(storeSource(store, plan.timeline), end, stop.signal);
+      }
+    }
+  }
+
+  async #feedFrom(source: WalSource, until: Lsn, signal: AbortSignal): Promise<void> {
+    const { clock, store } = this.#context;
+    try {
+      await feedWal(source, this.#connection, {
+        start: this.#downstream.sent,
+        until,
+        clock,
+        signal,
+        onSent: (sent) => {
+          this.#downstream.sent = sent;
+        },
+        onCaughtUp: () => {
+          if (this.#downstream.state === 'catchup') this.#downstream.state = 'streaming';
+        },
+      });
+    } catch (error) {
+      const isRemoved = error instanceof WalcadeError && error.sqlstate === SQLSTATE.UNDEFINED_FILE;
+      // Removed while it was being read: the upstream may have it still.
+      if (!isRemoved || this.#downstream.sent >= store.oldest) throw error;
+    }
+  }
+
+  async #feedFromUpstream(plan: StreamPlan, until: Lsn, signal: AbortSignal): Promise<void> {
+    const context = this.#context;
+    const client = await context.connectUpstream(signal);
+    const interrupt = (): void => client.connection.stopReading(signal.reason as Error);
+    signal.addEventListener('abort', interrupt, { once: true });
+    try {
+      const source = new UpstreamWal({
+        client,
+        timeline: plan.timeline,
+        start: this.#downstream.sent,
+        until,
+        segmentBytes: context.store.segmentBytes,
+        systemIdentifier: context.systemIdentifier,
+        timestampUs: () => context.clock.timestampUs(),
+      });
+      await endTogether(signal, [
+        async (group) => {
+          await source.run(group);
+          await source.served.waitPast(until, forever(context, group));
+        },
+        (group) => this.#feedFrom(source, until, group),
+      ]);
+    } finally {
+      signal.removeEventListener('abort', interrupt);
+      await client.close();
+    }
+  }
+
+  /** Sends what is left and waits until the downstream has it, as walsender.c, WalSndDone() does. */
+  async #drain(plan: StreamPlan, signal: AbortSignal): Promise<void> {
+    const { store } = this.#context;
+    this.#downstream.state = 'stopping';
+    const until = minLsn(store.served.value, plan.next?.switchPoint ?? END_OF_TIME);
+    if (this.#downstream.sent >= store.oldest && this.#downstream.sent < until) {
+      await this.#feedFrom(storeSource(store, plan.timeline), until, signal);
+    }
+    while (!this.#hasAll()) {
+      if (!this.#hasAsked) this.#listener.sendKeepalive({ replyRequested: true });
+      this.#hasAsked = true;
+      await this.#acknowledged.wait(signal);
+    }
+  }
+
+  #hasAll(): boolean {
+    const { sent, write, flush } = this.#downstream;
+    return (flush === INVALID_LSN ? write : flush) >= sent;
+  }
+}
+
+function forever({ clock }: SenderContext, signal: AbortSignal) {
+  return { timeoutMs: Number.POSITIVE_INFINITY, clock, signal };
+}
+
+/** `promise`, or the signal's reason if that comes first; what `promise` gives is not lost. */
+function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason as Error);
+    signal.addEventListener('abort', onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}
+
+/** Which timeline follows the one that was streamed, and from where (WalSndDone's result set). */
+function timelineEnd({ next, switchPoint }: { next: TimelineId; switchPoint: Lsn }): Buffer {
+  return Buffer.concat([
+    encodeRowDescription([
+      { name: 'next_tli', typeOid: TYPE_OID.INT8, typeBytes: 8 },
+      { name: 'next_tli_startpos', typeOid: TYPE_OID.TEXT },
+    ]),
+    encodeDataRow([String(next), formatLsn(switchPoint)]),
+  ]);
+}

@@ -1,0 +1,24 @@
+/**
+ * Where a WAL sender takes its bytes from: the store, or an upstream for what the store no longer
+ * has. The sender neither knows nor cares.
+ */
+import type { Watermark } from '../base/watermark.ts';
+import type { WalChunk, WalStore } from '../store/wal-store.ts';
+import type { Lsn, TimelineId } from '../wal/lsn.ts';
+
+export interface WalSource {
+  /** All before this may be read and sent: it rests at record ends, or where the source ends. */
+  readonly served: Watermark<Lsn>;
+  /**
+   * WAL from `start` on, up to `end` at most and at least one byte. A piece that is shorter ends at
+   * a page boundary. Throws 58P01 for what has been removed.
+   */
+  read(start: Lsn, end: Lsn): WalChunk | Promise<WalChunk>;
+}
+
+export function storeSource(store: WalStore, timeline: TimelineId): WalSource {
+  return {
+    served: store.served,
+    read: (start, end) => store.read(timeline, start, end),
+  };
+}

@@ -1,0 +1,64 @@
+/**
+ * Which segments a pg_wal holds: pure decisions over its file names.
+ */
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import { type Lsn, type TimelineId, advance } from '../wal/lsn.ts';
+import { isSegmentName, parseSegmentName, segmentName, segmentStart } from '../wal/segment.ts';
+
+/** The starts of the segments of `timeline` among `names`, oldest first. */
+export function segmentStarts(
+  names: readonly string[],
+  timeline: TimelineId,
+  segmentBytes: number,
+): Lsn[] {
+  return names
+    .filter(isSegmentName)
+    .map((name) => parseSegmentName(name, segmentBytes))
+    .filter((segment) => segment.timeline === timeline)
+    .map(({ start }) => start)
+    .sort((a, b) => (a < b ? -1 : 1));
+}
+
+/**
+ * The oldest WAL of `timeline` among `names`, given that it goes on to `received`; the start of
+ * the segment of `received` when there is none. Throws 58P01 naming the first segment of a gap.
+ */
+export function oldestStored(
+  names: readonly string[],
+  {
+    timeline,
+    received,
+    segmentBytes,
+  }: { timeline: TimelineId; received: Lsn; segmentBytes: number },
+): Lsn {
+  const starts = segmentStarts(names, timeline, segmentBytes);
+  const oldest = starts[0] ?? segmentStart(received, segmentBytes);
+  let expected = oldest;
+  for (const start of starts) {
+    if (start !== expected) throw segmentMissing(segmentName(timeline, expected, segmentBytes));
+    expected = advance(start, segmentBytes);
+  }
+  if (expected < received) throw segmentMissing(segmentName(timeline, expected, segmentBytes));
+  return oldest;
+}
+
+/** The segments among `names` that lie before `kept`, oldest first: a crash leaves no gap. */
+export function removableSegments(
+  names: readonly string[],
+  kept: Lsn,
+  segmentBytes: number,
+): string[] {
+  return names
+    .filter(isSegmentName)
+    .map((name) => ({ name, start: parseSegmentName(name, segmentBytes).start }))
+    .filter(({ start }) => start < kept)
+    .sort((a, b) => (a.start < b.start ? -1 : 1))
+    .map(({ name }) => name);
+}
+
+function segmentMissing(name: string): WalcadeError {
+  return new WalcadeError(SQLSTATE.UNDEFINED_FILE, `WAL segment ${name} is missing from "pg_wal"`, {
+    detail: 'Segments before and after it are there.',
+    hint: 'Put the segment back, or remove the older ones.',
+  });
+}

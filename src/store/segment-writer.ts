@@ -1,0 +1,160 @@
+/**
+ * Writes WAL into segment files under their final names, one segment open at a time.
+ *
+ * Segments are preallocated with zeros, because an fsync that need not extend the file is several
+ * times cheaper. The next one is prepared beside the stream in `pg_wal/xlogtemp` and gets its name
+ * when its first byte comes: a final name never stands for a segment that has no WAL.
+ *
+ *   a segment is left only after `sync`: segment N+1 is not written before N is durable
+ *   `sync` covers the directory entry of a segment that is new
+ */
+import { assert } from '../base/assert.ts';
+import { type Disk, type DiskFile, removeIfThere } from '../base/disk.ts';
+import { systemErrorCode } from '../base/errors.ts';
+import { type Lsn, type TimelineId, distance } from '../wal/lsn.ts';
+import { segmentName, segmentStart } from '../wal/segment.ts';
+
+export const SPARE_SEGMENT = 'xlogtemp';
+
+const ZEROS = Buffer.alloc(1024 * 1024);
+
+export class SegmentWriter {
+  readonly #disk: Disk;
+  readonly #directory: string;
+  readonly #segmentBytes: number;
+  #current: { name: string; file: DiskFile } | undefined;
+  #directoryIsSynced = true;
+  #spare: SpareSegment | undefined;
+
+  constructor(disk: Disk, directory: string, segmentBytes: number) {
+    this.#disk = disk;
+    this.#directory = directory;
+    this.#segmentBytes = segmentBytes;
+  }
+
+  /** Writes `buffers` from `position` on; they must not go beyond its segment. */
+  async write(timeline: TimelineId, position: Lsn, buffers: readonly Uint8Array[]): Promise<void> {
+    const name = segmentName(timeline, position, this.#segmentBytes);
+    const offset = distance(segmentStart(position, this.#segmentBytes), position);
+    const { file } = this.#current?.name === name ? this.#current : await this.#enter(name);
+    await file.write(buffers, offset);
+  }
+
+  /** Resolves once all that was written is durable, file and name. */
+  async sync(): Promise<void> {
+    const { file } = this.#current ?? {};
+    const directoryIsSynced = this.#directoryIsSynced;
+    await file?.sync();
+    if (directoryIsSynced) return;
+    await this.#disk.syncDirectory(this.#directory);
+    this.#directoryIsSynced = true;
+  }
+
+  /** Fills the segment with zeros from `position` to its end, durably. */
+  async zeroFrom(timeline: TimelineId, position: Lsn): Promise<void> {
+    const start = segmentStart(position, this.#segmentBytes);
+    for (let at = distance(start, position); at < this.#segmentBytes; ) {
+      const length = Math.min(ZEROS.length, this.#segmentBytes - at);
+      await this.write(timeline, (start + BigInt(at)) as Lsn, [ZEROS.subarray(0, length)]);
+      at += length;
+    }
+    await this.sync();
+  }
+
+  /** Closes what is open; what was written but not synced stays so. */
+  async close(): Promise<void> {
+    const { file } = this.#current ?? {};
+    this.#current = undefined;
+    await file?.close();
+    const spare = this.#spare;
+    this.#spare = undefined;
+    await spare?.discard();
+  }
+
+  async #enter(name: string): Promise<{ name: string; file: DiskFile }> {
+    assert(this.#directoryIsSynced, 'the name of a segment is durable before the next one begins');
+    const file = (await this.#openExisting(name)) ?? (await this.#nameSpare(name));
+    await this.#current?.file.close();
+    this.#current = { name, file };
+    this.#spare ??= new SpareSegment(this.#disk, this.#directory, this.#segmentBytes);
+    return this.#current;
+  }
+
+  async #openExisting(name: string): Promise<DiskFile | undefined> {
+    try {
+      const file = await this.#disk.open(`${this.#directory}/${name}`, 'write');
+      if ((await file.sizeBytes()) < this.#segmentBytes) await file.truncate(this.#segmentBytes);
+      return file;
+    } catch (error) {
+      if (systemErrorCode(error) === 'ENOENT') return undefined;
+      throw error;
+    }
+  }
+
+  async #nameSpare(name: string): Promise<DiskFile> {
+    const spare = this.#spare ?? new SpareSegment(this.#disk, this.#directory, this.#segmentBytes);
+    this.#spare = undefined;
+    const file = await spare.take();
+    try {
+      await this.#disk.rename(`${this.#directory}/${SPARE_SEGMENT}`, `${this.#directory}/${name}`);
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+    this.#directoryIsSynced = false;
+    return file;
+  }
+}
+
+/** The next segment, being filled with zeros until it is taken or discarded. */
+class SpareSegment {
+  readonly #path: string;
+  readonly #disk: Disk;
+  readonly #segmentBytes: number;
+  readonly #filling: Promise<{ file: DiskFile } | { error: unknown }>;
+  #isWanted = false;
+
+  constructor(disk: Disk, directory: string, segmentBytes: number) {
+    this.#disk = disk;
+    this.#path = `${directory}/${SPARE_SEGMENT}`;
+    this.#segmentBytes = segmentBytes;
+    this.#filling = this.#fill().then(
+      (file) => ({ file }),
+      (error: unknown) => ({ error }),
+    );
+  }
+
+  /** The file at its full size. WAL does not wait for zeros: what is not filled yet stays a hole. */
+  async take(): Promise<DiskFile> {
+    this.#isWanted = true;
+    const filled = await this.#filling;
+    if ('error' in filled) throw filled.error;
+    if ((await filled.file.sizeBytes()) < this.#segmentBytes) {
+      await filled.file.truncate(this.#segmentBytes);
+    }
+    return filled.file;
+  }
+
+  async discard(): Promise<void> {
+    this.#isWanted = true;
+    const filled = await this.#filling;
+    if ('file' in filled) await filled.file.close();
+    await removeIfThere(this.#disk, this.#path);
+  }
+
+  async #fill(): Promise<DiskFile> {
+    await removeIfThere(this.#disk, this.#path);
+    const file = await this.#disk.open(this.#path, 'create');
+    try {
+      for (let at = 0; at < this.#segmentBytes && !this.#isWanted; at += ZEROS.length) {
+        await file.write([ZEROS], at);
+      }
+      if (!this.#isWanted) await file.sync();
+      return file;
+    } catch (error) {
+      await file.close();
+      await removeIfThere(this.#disk, this.#path);
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * Start by walking: from a proven record that the control file names to the end of what is proven
+ * on disk. Nothing before that record is looked at, so a start costs the same for any store.
+ *
+ *   end ≥ flushed   WAL that was acknowledged is there; if not, that is an error said loudly
+ */
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import { type Lsn, advance, alignDown, distance, formatLsn, minLsn } from '../wal/lsn.ts';
+import { WalCorruption, WalWalker } from '../wal/walker.ts';
+import type { ControlData } from './control-file.ts';
+import { BLOCK_BYTES } from './wal-block-cache.ts';
+
+/** Reads stored WAL at `position` into `into`, up to its segment's end; 0 when there is none. */
+export type ReadWal = (position: Lsn, into: Buffer) => Promise<number>;
+
+type Origin = Pick<ControlData, 'systemIdentifier' | 'segmentBytes' | 'walk'>;
+
+function newWalker({ systemIdentifier, segmentBytes, walk }: Origin): WalWalker {
+  return new WalWalker({
+    segmentBytes,
+    systemIdentifier,
+    start: walk.from,
+    startsAt: walk.startsAt,
+  });
+}
+
+/** A walker that has walked from the control file's record to `end`. Throws if that is not all WAL. */
+export async function walkTo(read: ReadWal, origin: Origin, end: Lsn): Promise<WalWalker> {
+  const walker = newWalker(origin);
+  await pushStored(read, walker, end);
+  if (walker.received < end) {
+    throw new WalcadeError(
+      SQLSTATE.DATA_CORRUPTED,
+      `stored WAL ends at ${formatLsn(walker.received)}, before ${formatLsn(end)}`,
+    );
+  }
+  return walker;
+}
+
+/** Where the proven WAL on disk ends, walking from the control file's record. */
+export async function findProvenEnd(read: ReadWal, origin: Origin): Promise<Lsn> {
+  const walker = newWalker(origin);
+  try {
+    await pushStored(read, walker, undefined);
+  } catch (error) {
+    if (!(error instanceof WalCorruption)) throw error;
+  }
+  return walker.proven;
+}
+
+/**
+ * The walker of a store that starts: at the end of the proven WAL, or at the durable flush if that
+ * lies inside the record that was arriving. Throws XX001 when acknowledged WAL is lost.
+ */
+export async function recoverWalker(
+  read: ReadWal,
+  control: Origin & Pick<ControlData, 'flushed'>,
+): Promise<WalWalker> {
+  const provenEnd = await findProvenEnd(read, control);
+  if (provenEnd >= control.flushed) return walkTo(read, control, provenEnd);
+  try {
+    return await walkTo(read, control, control.flushed);
+  } catch (error) {
+    throw new WalcadeError(
+      SQLSTATE.DATA_CORRUPTED,
+      `acknowledged WAL is lost between ${formatLsn(provenEnd)} and ${formatLsn(control.flushed)}`,
+      {
+        detail: error instanceof Error ? `Reading it gave: ${error.message}.` : undefined,
+        hint: 'The disk did not keep what it had confirmed. Check it, then make the node anew.',
+        cause: error,
+      },
+    );
+  }
+}
+
+async function pushStored(read: ReadWal, walker: WalWalker, end: Lsn | undefined): Promise<void> {
+  const buffer = Buffer.allocUnsafe(BLOCK_BYTES);
+  for (;;) {
+    const position = walker.received;
+    const blockEnd = advance(alignDown(position, BLOCK_BYTES), BLOCK_BYTES);
+    const length = distance(position, end === undefined ? blockEnd : minLsn(end, blockEnd));
+    if (length === 0) return;
+    const bytesRead = await read(position, buffer.subarray(0, length));
+    if (bytesRead === 0) return;
+    walker.push(buffer.subarray(0, bytesRead));
+  }
+}
