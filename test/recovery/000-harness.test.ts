@@ -4,9 +4,11 @@
  */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
+import { FaultyNetwork } from '../harness/faulty-network.ts';
 import { PostgresCluster } from '../harness/postgres-cluster.ts';
 import { TestDirectory } from '../harness/test-directory.ts';
+import { waitFor } from '../harness/wait.ts';
 
 test('rows travel from a primary to a standby made from its backup', async (t) => {
   const tree = await TestDirectory.create(t);
@@ -50,3 +52,90 @@ test('rows travel from a primary to a standby made from its backup', async (t) =
   await standby.sql(`INSERT INTO account VALUES (2000, 'after the promotion')`);
   assert.equal(await standby.query('postgres', 'SELECT max(id) FROM account'), '2000');
 });
+
+test('a standby lives through a network that chops, freezes, resets and dies', async (t) => {
+  const { tree, primary, backup } = await primaryWithBackup(t);
+  const network = await FaultyNetwork.between(tree, primary.port, { pieces: 'random' });
+  const standby = await PostgresCluster.standby(tree, {
+    name: 'standby',
+    from: backup,
+    upstreamConninfo: network.conninfo,
+    settings: { wal_receiver_timeout: '2s' },
+  });
+  await standby.start();
+  await standby.waitForCatchup(primary);
+
+  // Chopped, slow and late bytes arrive all the same.
+  network.setFaults({ pieces: 'single-bytes' });
+  await primary.sql('INSERT INTO number SELECT generate_series(1, 100)');
+  await standby.waitForCatchup(primary);
+  network.setFaults({ pieces: 'whole', delayMs: 50, bytesPerSecond: 500_000 });
+  await primary.sql('INSERT INTO number SELECT generate_series(1, 1000)');
+  await standby.waitForCatchup(primary);
+  network.setFaults({ delayMs: 0, bytesPerSecond: 0 });
+
+  // While the network is frozen nothing arrives; then all of it.
+  network.pause();
+  await primary.sql('CREATE TABLE frozen ()');
+  const frozenAt = await primary.currentLsn();
+  assert.ok((await standby.replayLsn()) < frozenAt);
+  network.resume();
+  await standby.waitForReplay(frozenAt);
+
+  // After a reset the standby connects anew.
+  const connections = network.connectionCount;
+  network.resetAll();
+  await waitFor('a new connection', () => network.connectionCount > connections);
+  await primary.sql('INSERT INTO number VALUES (0)');
+  await standby.waitForCatchup(primary);
+
+  // A connection cut in silence ends by wal_receiver_timeout.
+  const mark = await standby.log.mark();
+  network.cutSilently();
+  await standby.log.waitFor(/terminating walreceiver due to timeout/, { since: mark });
+  network.mend();
+  await primary.sql('INSERT INTO number VALUES (-1)');
+  await standby.waitForCatchup(primary);
+  assert.equal(await standby.dump(), await primary.dump());
+});
+
+test('a standby behind messages cut at random places finds broken records', async (t) => {
+  const { tree, primary, backup } = await primaryWithBackup(t);
+  const network = await FaultyNetwork.between(tree, primary.port, { onCopyData: 'recut', seed: 7 });
+  const standby = await PostgresCluster.standby(tree, {
+    name: 'standby',
+    from: backup,
+    upstreamConninfo: network.conninfo,
+  });
+  await standby.start();
+
+  // Records of all sizes, a commit each, until one was assembled from stale bytes.
+  await primary.sql('CREATE TABLE payload (value text)');
+  await waitFor('a record with a wrong checksum', async () => {
+    await primary.sql(
+      `DO $$ BEGIN
+         FOR i IN 1..50 LOOP
+           INSERT INTO payload VALUES (repeat(md5(random()::text), 1 + i));
+           COMMIT;
+           PERFORM pg_sleep(0.004);
+         END LOOP;
+       END $$`,
+    );
+    return /incorrect resource manager data checksum/.test(await standby.log.text());
+  });
+
+  // It starts over each time, so that with patience it gets everything.
+  await standby.waitForCatchup(primary);
+  assert.equal(await standby.dump(), await primary.dump());
+});
+
+/** A running primary with a table `number`, and a base backup of it. */
+async function primaryWithBackup(
+  t: TestContext,
+): Promise<{ tree: TestDirectory; primary: PostgresCluster; backup: string }> {
+  const tree = await TestDirectory.create(t);
+  const primary = await PostgresCluster.init(tree, { name: 'primary' });
+  await primary.start();
+  await primary.sql('CREATE TABLE number (value int)');
+  return { tree, primary, backup: await primary.backup(join(tree.path, 'backup')) };
+}
