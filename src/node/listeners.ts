@@ -21,7 +21,7 @@ export interface ListenSettings {
 export interface Listeners {
   /** Each address, as people read it. */
   addresses: string[];
-  close(): Promise<void>;
+  close(): void;
 }
 
 /** Opens all listeners; throws the first refusal, with none left open. */
@@ -32,8 +32,8 @@ export async function openListeners(
 ): Promise<Listeners> {
   const open: Listener[] = [];
   const addresses: string[] = [];
-  const close = async (): Promise<void> => {
-    await Promise.all(open.map((listener) => listener.close()));
+  const close = (): void => {
+    for (const listener of open.splice(0)) listener.close();
   };
   const listen = async (host: string): Promise<void> => {
     open.push(await network.listen({ host, port }, { accept, mode: unixSocketPermissions }));
@@ -46,7 +46,7 @@ export async function openListeners(
     for (const directory of unixSocketDirectories) await listen(directory);
     if (open.length === 0) throw nowhereToListen();
   } catch (error) {
-    await close();
+    close();
     throw error;
   }
   return { addresses, close };

@@ -184,7 +184,7 @@ class Node {
       await this.#runParts(signal, listeners);
     } finally {
       this.#door.close();
-      await listeners.close();
+      listeners.close();
       await control.close();
       await this.#control.close();
     }
@@ -227,7 +227,7 @@ class Node {
     const { clock, log } = this.#options;
     this.#isStopping = true;
     log.log('received shutdown request');
-    await listeners.close();
+    listeners.close();
     const limit = new AbortController();
     const timeoutMs = this.#config.walSenderTimeoutMs || STOP_TIMEOUT_MS;
     const timer = clock.setTimer(timeoutMs, () => {

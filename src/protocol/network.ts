@@ -28,7 +28,7 @@ export type PeerAddress =
 
 export interface Listener {
   /** Stops accepting; connections that exist go on. */
-  close(): Promise<void>;
+  close(): void;
 }
 
 export interface Network {
@@ -138,7 +138,7 @@ function bind(
   return new Promise((resolve, reject) => {
     server.once('error', (error) => reject(listenRefusal(address, error)));
     server.listen({ ...where, ipv6Only: true }, () => {
-      resolve({ close: () => new Promise((done) => server.close(() => done())) });
+      resolve({ close: () => void server.close() });
     });
   });
 }

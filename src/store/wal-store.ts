@@ -3,7 +3,7 @@
  *
  *   flushed ≤ written ≤ received        within the timeline; only `rewind` takes them back
  *   proven ≤ received                   the walker's word: every record before it was checked
- *   served = min(proven, written)       never goes back; all that a downstream may be sent
+ *   served ≤ min(proven, written)       never goes back; rests at a record's end or a page boundary
  *
  * It lives from `open` to the end of `run`, which writes and syncs until its signal aborts and
  * rejects when an fsync fails: that is never retried, the process has to end. A write that fails
@@ -27,6 +27,7 @@ import {
   maxLsn,
   minLsn,
 } from '../wal/lsn.ts';
+import { PAGE_BYTES } from '../wal/page.ts';
 import { segmentStart } from '../wal/segment.ts';
 import type { WalWalker } from '../wal/walker.ts';
 import type { ControlFile } from './control-file.ts';
@@ -386,9 +387,13 @@ export class WalStore {
     const { segmentBytes } = this;
     const segmentEnd = advance(segmentStart(this.#written, segmentBytes), segmentBytes);
     const end = minLsn(this.#received, segmentEnd);
+    const provenBefore = minLsn(this.#walker.proven, end);
     await this.#writer.write(this.timeline, this.#written, this.#unwritten(end));
     this.#written = end;
-    this.#served.advance(maxLsn(this.#served.value, minLsn(this.#walker.proven, end)));
+    // More may have been proven meanwhile than was written: no cut inside a record but at a page.
+    const { proven } = this.#walker;
+    const safe = proven <= end ? proven : maxLsn(provenBefore, alignDown(end, PAGE_BYTES));
+    this.#served.advance(maxLsn(this.#served.value, safe));
     this.#dropWritten();
   }
 
