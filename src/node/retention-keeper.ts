@@ -2,9 +2,10 @@
  * Keeps the node's durable knowledge current while it runs, and its disk free: the control file
  * about once a second, slots and removal of WAL when a segment is complete.
  *
- * It ends by its signal. Slots are saved before WAL is removed by what they said before.
+ * It ends by its signal. Slots are saved before WAL is removed by what is on disk of them.
  */
 import type { Clock } from '../base/clock.ts';
+import { describeSystemError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { ReplicationSlots } from '../store/replication-slots.ts';
 import { oldestKept } from '../store/retention.ts';
@@ -38,12 +39,23 @@ export async function keepRetention(options: RetentionOptions, signal: AbortSign
     const current = segmentStart(flushed, store.segmentBytes);
     if (current !== segment) {
       segment = current;
-      await removeOldWal(options);
+      await saveSlots(options);
       slotsSavedMs = clock.monotonicMs();
+      await removeOldWal(options);
     } else if (clock.monotonicMs() - slotsSavedMs >= SLOT_SAVE_INTERVAL_MS) {
-      await slots.saveAll();
+      await saveSlots(options);
       slotsSavedMs = clock.monotonicMs();
     }
+  }
+}
+
+/** A slot that cannot be saved keeps its WAL by what was saved of it: that is safe, not an end. */
+async function saveSlots({ slots, log }: RetentionOptions): Promise<void> {
+  try {
+    await slots.saveAll();
+  } catch (error) {
+    const why = describeSystemError(error);
+    log.warning(`could not save replication slots: ${why}`);
   }
 }
 
@@ -51,11 +63,7 @@ export async function keepRetention(options: RetentionOptions, signal: AbortSign
 async function removeOldWal(options: RetentionOptions): Promise<void> {
   const { store, slots, backupStarts, keepBytes, log } = options;
   const { flushed, walkFrom, checkpointRedo, segmentBytes } = store;
-  const reserved = [
-    ...slots.all().flatMap(({ restartLsn }) => (restartLsn === undefined ? [] : [restartLsn])),
-    ...[...backupStarts].map(({ start }) => start),
-  ];
-  await slots.saveAll();
+  const reserved = [...slots.claims(), ...[...backupStarts].map(({ start }) => start)];
   const kept = oldestKept(
     { flushed, walkFrom, checkpointRedo, keepBytes: BigInt(keepBytes()), reserved },
     segmentBytes,

@@ -6,6 +6,7 @@
  * when the operating system has taken the bytes, so awaiting it is the flow control.
  */
 import type { Duplex } from 'node:stream';
+import type { Clock } from '../base/clock.ts';
 import { SQLSTATE, WalcadeError, describeSystemError } from '../base/errors.ts';
 import { type Message, type MessageLimits, MessageReader } from './message-reader.ts';
 
@@ -111,13 +112,18 @@ export class Connection {
     });
   }
 
-  /** Sends what was written, then closes; resolves when the stream is closed. */
-  async end(): Promise<void> {
+  /**
+   * Sends what was written, then closes; resolves when the stream is closed. A peer that does not
+   * take the rest within `lingerMs` loses it.
+   */
+  async end({ clock, lingerMs }: { clock: Clock; lingerMs: number }): Promise<void> {
     if (this.#socket.destroyed) return;
+    const timer = clock.setTimer(lingerMs, () => this.#socket.destroy());
     await new Promise<void>((resolve) => {
       this.#socket.once('close', () => resolve());
       this.#socket.end(() => this.#socket.destroy());
     });
+    timer.cancel();
   }
 
   /** Closes at once; what was not sent is dropped. */

@@ -48,6 +48,9 @@ export interface SessionOptions {
   log: Log;
 }
 
+/** How long a downstream may take for the last words of a session that has ended. */
+const LINGER_MS = 5000;
+
 const EXTENDED_QUERY = new Set<number>([
   FRONTEND.PARSE,
   FRONTEND.BIND,
@@ -106,7 +109,7 @@ export class SenderSession {
       stopping.removeEventListener('abort', stop);
       this.#context.slots.dropTemporary(this.#downstream.pid);
       await this.#backups.close();
-      await this.#connection.end();
+      await this.#connection.end({ clock: this.#context.clock, lingerMs: LINGER_MS });
     }
   }
 
@@ -267,7 +270,10 @@ export class SenderSession {
   /** The session ends by `error`: told to the downstream if that makes sense, logged here once. */
   async #end(error: unknown): Promise<void> {
     const { message, detail, sqlstate } = asWalcadeError(error);
-    if (error instanceof ReplicationTimeout) return this.#log.log(message);
+    if (error instanceof ReplicationTimeout) {
+      this.#log.log(message);
+      return this.#connection.close();
+    }
     if (error instanceof ConnectionLost || this.#connection.closed.aborted) {
       return this.#log.log(`connection lost: ${message}`, detail);
     }

@@ -2,8 +2,8 @@
  * The physical replication slots of this node's downstreams, one file each in pg_replslot.
  *
  * A persistent slot survives a restart; a temporary one lives as long as its session. WAL is
- * removed by what is on disk: `save` comes before a removal, so a crash never finds a slot whose
- * restart LSN is older than what was kept for it.
+ * removed by what is on disk (`claims`), so a crash never finds a slot whose restart LSN is older
+ * than what was kept for it.
  */
 import * as v from 'valibot';
 import { Condition } from '../base/condition.ts';
@@ -48,6 +48,7 @@ export class ReplicationSlots {
   readonly #directory: string;
   readonly #max: () => number;
   readonly #slots = new Map<string, ReplicationSlot>();
+  /** What is on disk of each persistent slot. */
   readonly #saved = new Map<string, string>();
   readonly #writes = new Serial();
   readonly #released = new Condition();
@@ -139,6 +140,18 @@ export class ReplicationSlots {
       if (slot.temporary && slot.activePid === pid) this.#slots.delete(slot.name);
     }
     this.#released.notify();
+  }
+
+  /**
+   * The oldest WAL that each slot may need, by what is on disk of it: after a crash a slot stands
+   * where it was saved.
+   */
+  claims(): Lsn[] {
+    return this.all().flatMap((slot) => {
+      const saved = this.#saved.get(slot.name);
+      const { restartLsn } = saved === undefined ? slot : parseSlot(slot.name, saved);
+      return restartLsn === undefined ? [] : [restartLsn];
+    });
   }
 
   /** Writes every slot that has changed. */
