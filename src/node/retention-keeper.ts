@@ -27,7 +27,7 @@ export interface RetentionOptions {
 }
 
 export async function keepRetention(options: RetentionOptions, signal: AbortSignal): Promise<void> {
-  const { store, slots, clock } = options;
+  const { store, clock } = options;
   let checkpointed = store.flushed;
   let segment: Lsn | undefined;
   let slotsSavedMs = clock.monotonicMs();
