@@ -47,17 +47,22 @@ export class TestDirectory {
 
   /** A fresh directory for `test`, which everybody may enter and only the owner may change. */
   static async create(test: TestContext): Promise<TestDirectory> {
+    const directory = await TestDirectory.open();
+    const watchdog = setTimeout(() => void directory.#expire(), TEST_DURATION_MS_MAX);
+    test.after(async () => {
+      clearTimeout(watchdog);
+      await directory.close({ hasFailed: hasFailed(test) });
+    });
+    return directory;
+  }
+
+  /** A directory for who calls `close` himself: a program that is no test. */
+  static async open(): Promise<TestDirectory> {
     const root = process.env['WALCADE_TEST_DIRECTORY'] ?? (await realpath(tmpdir()));
     const path = await mkdtemp(join(root, 'test-'));
     await chmod(path, 0o755);
     const directory = new TestDirectory(root, path);
     live.add(directory);
-    const watchdog = setTimeout(() => void directory.#expire(), TEST_DURATION_MS_MAX);
-    test.after(async () => {
-      clearTimeout(watchdog);
-      live.delete(directory);
-      await directory.#close({ hasFailed: hasFailed(test) });
-    });
     return directory;
   }
 
@@ -91,7 +96,9 @@ export class TestDirectory {
     }
   }
 
-  async #close({ hasFailed: failed }: { hasFailed: boolean }): Promise<void> {
+  /** Ends the members and removes the directory; throws what they complain of. */
+  async close({ hasFailed: failed }: { hasFailed: boolean }): Promise<void> {
+    live.delete(this);
     const complaints = this.#expired ? [`the test ran longer than ${TEST_DURATION_MS_MAX} ms`] : [];
     complaints.push(...(await this.#endMembers()));
     if (!failed) {
