@@ -8,6 +8,7 @@ import { execFile } from 'node:child_process';
 import { appendFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { NodeStatus } from '../../src/admin/node-status.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../src/wal/lsn.ts';
 import { type LogMark, ServerLog } from './server-log.ts';
 import { ServerProcess } from './server-process.ts';
@@ -39,12 +40,6 @@ export interface CommandOutcome {
   stderr: string;
 }
 
-/** What `walcade status --json` prints, as far as the harness looks at it. */
-export interface NodeStatus {
-  positions: Record<'received' | 'flushed' | 'proven' | 'served', string>;
-  [field: string]: unknown;
-}
-
 export class WalcadeNode implements Member {
   readonly name: string;
   readonly directory: string;
@@ -65,13 +60,14 @@ export class WalcadeNode implements Member {
 
   /** Makes a node with `walcade init`; it is not started. */
   static async init(tree: TestDirectory, options: NodeOptions): Promise<WalcadeNode> {
-    const { upstream, args = [], settings } = options;
+    const { upstream, args = [], settings = {} } = options;
     const node = new WalcadeNode(tree, options.port ?? (await tree.reservePort()), options);
     tree.add(node);
     const init = ['init', '-D', node.directory, '--upstream', upstream, '--port', `${node.port}`];
     const { code, stdout, stderr } = await node.cli([...init, ...args]);
     if (code !== 0) throw new Error(`walcade init ended with status ${code}\n${stdout}${stderr}`);
-    if (settings !== undefined) await node.configure(settings);
+    const socketDirectory = await tree.makeDirectory(`${node.name}.s`);
+    await node.configure({ unix_socket_directories: socketDirectory, ...settings });
     return node;
   }
 

@@ -9,6 +9,7 @@ import { FaultyNetwork } from '../harness/faulty-network.ts';
 import { PostgresCluster } from '../harness/postgres-cluster.ts';
 import { TestDirectory } from '../harness/test-directory.ts';
 import { waitFor } from '../harness/wait.ts';
+import { WalcadeNode } from '../harness/walcade-node.ts';
 
 test('rows travel from a primary to a standby made from its backup', async (t) => {
   const tree = await TestDirectory.create(t);
@@ -125,6 +126,39 @@ test('a standby behind messages cut at random places finds broken records', asyn
   });
 
   // It starts over each time, so that with patience it gets everything.
+  await standby.waitForCatchup(primary);
+  assert.equal(await standby.dump(), await primary.dump());
+});
+
+test('a node runs as a process of its own, which the test can stop, kill and ask', async (t) => {
+  const { tree, primary, backup } = await primaryWithBackup(t);
+  const node = await WalcadeNode.init(tree, {
+    name: 'relay',
+    upstream: primary.conninfo,
+    args: ['--start-lsn', '0/2000000'],
+  });
+  await node.start();
+  const standby = await PostgresCluster.standby(tree, {
+    name: 'standby',
+    from: backup,
+    upstreamConninfo: node.conninfo,
+  });
+  await standby.start();
+  await primary.sql('INSERT INTO number SELECT generate_series(1, 1000)');
+  await standby.waitForCatchup(primary);
+  await node.waitForCatchup(await primary.currentLsn());
+  assert.deepEqual(
+    (await node.status()).downstreams.map(({ applicationName }) => applicationName),
+    ['standby'],
+  );
+
+  // It comes back from a stop and from a crash, and goes on.
+  assert.equal(await node.stop('fast'), 'exit status 0');
+  await node.start();
+  await node.kill9();
+  assert.notEqual((await node.cli(['status', '-D', node.directory])).code, 0);
+  await node.start();
+  await primary.sql('INSERT INTO number SELECT generate_series(1, 1000)');
   await standby.waitForCatchup(primary);
   assert.equal(await standby.dump(), await primary.dump());
 });
