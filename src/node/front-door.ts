@@ -7,6 +7,7 @@
  * before authentication for longer than authentication_timeout. It lives as long as the node.
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../base/clock.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
@@ -71,6 +72,8 @@ export class FrontDoor {
   #nextPid = FIRST_PID;
 
   constructor(options: FrontDoorOptions) {
+    // Every session listens to it, and there may be max_wal_senders of them.
+    setMaxListeners(0, this.#stopping.signal);
     this.#options = options;
     this.#log = options.log;
   }
