@@ -32,7 +32,7 @@ export class Connection {
   #queuedBytes = 0;
   #failure: Error | undefined;
   #readingEnds: Error | undefined;
-  #waiting: { resolve(messages: Message[]): void; reject(error: Error): void } | undefined;
+  #waiting: { resolve(): void; reject(error: Error): void } | undefined;
 
   constructor(socket: Duplex, { limits, lostMessage, readAhead }: ConnectionOptions) {
     this.#socket = socket;
@@ -57,31 +57,28 @@ export class Connection {
    * Rejects with ConnectionLost at the end of the stream, or with what its bytes broke (08P01).
    * One caller at a time.
    */
-  read(): Promise<Message[]> {
-    if (this.#readingEnds !== undefined) return Promise.reject(this.#readingEnds);
-    if (this.#queue.length > 0) {
-      const messages = this.#queue;
-      this.#queue = [];
-      this.#queuedBytes = 0;
-      if (this.#socket.isPaused()) this.#socket.resume();
-      return Promise.resolve(messages);
-    }
-    if (this.#failure !== undefined) return Promise.reject(this.#failure);
-    return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject };
-    });
+  async read(): Promise<Message[]> {
+    await this.#arrival();
+    const messages = this.#queue;
+    this.#queue = [];
+    this.#queuedBytes = 0;
+    this.#resumeReading();
+    return messages;
   }
 
   /** The next message alone; what `read` is for, one at a time. */
   async next(): Promise<Message> {
-    const [message, ...rest] = await this.read();
-    this.#queue = [...rest, ...this.#queue];
-    return message as Message;
+    await this.#arrival();
+    const message = this.#queue.shift() as Message;
+    this.#queuedBytes -= queuedBytesOf(message);
+    this.#resumeReading();
+    return message;
   }
 
   /** Gives back messages that `read` returned and nobody has dealt with. */
   unread(messages: readonly Message[]): void {
     this.#queue = [...messages, ...this.#queue];
+    for (const message of messages) this.#queuedBytes += queuedBytesOf(message);
   }
 
   /** Makes the pending `read` and all later ones reject with `reason`; sending goes on. */
@@ -140,17 +137,26 @@ export class Connection {
       this.#fail(error as Error);
       return;
     }
+    for (const message of this.#queue.slice(before)) this.#queuedBytes += queuedBytesOf(message);
+    if (this.#queuedBytes > READ_AHEAD_BYTES) this.#socket.pause();
     if (this.#queue.length === before) return;
     const waiting = this.#waiting;
-    if (waiting !== undefined) {
-      this.#waiting = undefined;
-      const messages = this.#queue;
-      this.#queue = [];
-      waiting.resolve(messages);
-      return;
-    }
-    this.#queuedBytes += chunk.length;
-    if (this.#queuedBytes > READ_AHEAD_BYTES) this.#socket.pause();
+    this.#waiting = undefined;
+    waiting?.resolve();
+  }
+
+  /** Resolves once there is a message to read. */
+  #arrival(): Promise<void> {
+    if (this.#readingEnds !== undefined) return Promise.reject(this.#readingEnds);
+    if (this.#queue.length > 0) return Promise.resolve();
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    return new Promise((resolve, reject) => {
+      this.#waiting = { resolve, reject };
+    });
+  }
+
+  #resumeReading(): void {
+    if (this.#queuedBytes <= READ_AHEAD_BYTES && this.#socket.isPaused()) this.#socket.resume();
   }
 
   #lost(cause?: Error): Error {
@@ -170,3 +176,10 @@ export class Connection {
     this.#closed.abort(error);
   }
 }
+
+/** What a message that waits to be read counts for, its own object included. */
+function queuedBytesOf({ body }: Message): number {
+  return body.length + MESSAGE_OVERHEAD_BYTES;
+}
+
+const MESSAGE_OVERHEAD_BYTES = 200;

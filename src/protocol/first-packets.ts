@@ -43,6 +43,7 @@ export class FirstPackets {
       const body = this.#cut();
       if (body !== undefined) return body;
       if (this.#failure !== undefined) throw this.#failure;
+      this.#socket.resume();
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
