@@ -53,7 +53,11 @@ export class StatusListener {
       this.#lastHeardMs = this.#clock.monotonicMs();
       this.#hasAskedForReply = false;
       if (type === FRONTEND.COPY_DONE) return 'copy-done';
-      if (type === FRONTEND.TERMINATE) return 'terminated';
+      if (type === FRONTEND.TERMINATE) {
+        // What is being sent would else be waited for, by a downstream that reads no more.
+        this.#connection.close();
+        return 'terminated';
+      }
       if (type !== FRONTEND.COPY_DATA) {
         throw new WalcadeError(
           SQLSTATE.PROTOCOL_VIOLATION,
@@ -71,7 +75,11 @@ export class StatusListener {
       await this.#clock.sleep(timeoutMs > 0 ? Math.min(timeoutMs / 10, 1000) : 1000, signal);
       if (timeoutMs === 0) continue;
       const silentMs = this.#clock.monotonicMs() - this.#lastHeardMs;
-      if (silentMs >= timeoutMs) throw new ReplicationTimeout();
+      if (silentMs >= timeoutMs) {
+        // At once: a downstream that stopped reading never takes what is being sent.
+        this.#connection.close();
+        throw new ReplicationTimeout();
+      }
       if (silentMs >= timeoutMs / 2 && !this.#hasAskedForReply) {
         this.#hasAskedForReply = true;
         this.sendKeepalive({ replyRequested: true });
