@@ -97,14 +97,22 @@ export class BackupRelay {
     }
   }
 
-  /** Passes messages down until one of type `ends` has passed; returns its type. */
+  /**
+   * Passes messages down until one of type `ends` has passed; returns its type. A message that has
+   * not come in whole is held back, so that an error can follow whatever was passed.
+   */
   async #passUntil(upstream: ReplicationClient, ...ends: number[]): Promise<number> {
+    let incomplete: Uint8Array[] = [];
     for (;;) {
       const messages = await upstream.connection.read();
       const passed: Uint8Array[] = [];
       for (const [index, message] of messages.entries()) {
         this.#holdWal(message);
-        if (message.type !== BACKEND.PARAMETER_STATUS) passed.push(...encodeAgain(message));
+        if (message.type === BACKEND.PARAMETER_STATUS) continue;
+        incomplete.push(...encodeAgain(message));
+        if (message.offset + message.body.length < message.bodyBytes) continue;
+        passed.push(...incomplete);
+        incomplete = [];
         if (!ends.includes(message.type)) continue;
         upstream.connection.unread(messages.slice(index + 1));
         await this.#downstream.send(passed);
