@@ -57,8 +57,6 @@ const EXTENDED_QUERY = new Set<number>([
   FRONTEND.DESCRIBE,
   FRONTEND.EXECUTE,
   FRONTEND.CLOSE,
-  FRONTEND.FUNCTION_CALL,
-  FRONTEND.FLUSH,
 ]);
 
 export class SenderSession {
@@ -102,7 +100,10 @@ export class SenderSession {
       await this.#connection.send(this.#greeting());
       stopping.addEventListener('abort', stop, { once: true });
       if (stopping.aborted) stop();
-      while ((await this.#answer(await this.#connection.next())) === 'ready');
+      while ((await this.#answer(await this.#connection.next())) === 'ready') {
+        // A copy that the downstream ended while the node stopped leaves a session that is idle.
+        if (stopping.aborted) stop();
+      }
     } catch (error) {
       await this.#end(error);
     } finally {
@@ -153,7 +154,7 @@ export class SenderSession {
     }
     if (this.#skipsToSync) return 'ready';
     // What is left of a copy that ended by an error is swallowed, as PostgreSQL does.
-    if (LEFT_FROM_COPY.has(type)) return 'ready';
+    if (LEFT_FROM_COPY.has(type) || type === FRONTEND.FLUSH) return 'ready';
     if (EXTENDED_QUERY.has(type)) {
       this.#skipsToSync = true;
       await this.#refuse(
@@ -162,6 +163,16 @@ export class SenderSession {
           'extended query protocol not supported in a replication connection',
         ),
       );
+      return 'ready';
+    }
+    if (type === FRONTEND.FUNCTION_CALL) {
+      await this.#refuse(
+        new WalcadeError(
+          SQLSTATE.PROTOCOL_VIOLATION,
+          'fastpath function calls not supported in a replication connection',
+        ),
+      );
+      await this.#connection.send(encodeReadyForQuery());
       return 'ready';
     }
     if (type !== FRONTEND.QUERY) {
