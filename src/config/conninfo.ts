@@ -121,14 +121,18 @@ export function parseConninfo(text: string): Conninfo {
  * yet; call it wherever a connection string enters.
  */
 export function checkSupported({ sslmode, requireAuth, pairs }: Conninfo): void {
+  const noTls = 'There is no TLS for connections to an upstream yet.';
   const refuse = (keyword: string, value: string | undefined, detail: string): never => {
+    const hint =
+      detail === noTls
+        ? 'Leave it out if the network is trusted, or connect through a TLS tunnel.'
+        : undefined;
     throw new WalcadeError(
       SQLSTATE.FEATURE_NOT_SUPPORTED,
       `connection option ${keyword}=${value} is not supported yet`,
-      { detail },
+      { detail, hint },
     );
   };
-  const noTls = 'There is no TLS for connections to an upstream yet.';
   if (sslmode !== 'disable' && sslmode !== 'allow' && sslmode !== 'prefer') {
     refuse('sslmode', sslmode, noTls);
   }

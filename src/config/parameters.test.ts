@@ -119,6 +119,7 @@ const REFUSED: [name: string, text: string, message: string, hint?: string][] = 
     'sslmode=require',
     'invalid value for parameter "primary_conninfo": ' +
       'connection option sslmode=require is not supported yet',
+    'Leave it out if the network is trusted, or connect through a TLS tunnel.',
   ],
   [
     'primary_slot_name',

@@ -7,7 +7,7 @@
  * node can be copied.
  */
 import fs from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import locks from 'fs-native-extensions';
 import type { Clock } from '../base/clock.ts';
 import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from '../base/errors.ts';
@@ -114,7 +114,7 @@ async function readPid(directory: string): Promise<number | undefined> {
 
 function alreadyRunning(directory: string, pid: number | undefined): WalcadeError {
   return new WalcadeError(SQLSTATE.LOCK_FILE_EXISTS, `lock file "${PID_FILE}" is held`, {
-    detail: `A walcade process${pid === undefined ? '' : ` (PID ${pid})`} is running in directory "${directory}".`,
+    detail: `A walcade process${pid === undefined ? '' : ` (PID ${pid})`} is running in directory "${resolve(directory)}".`,
     hint: 'Stop it first, with "walcade stop".',
   });
 }

@@ -21,7 +21,8 @@ import { Connection } from './connection.ts';
 import { errorFromResponse } from './error-response.ts';
 import { encodeQuery, encodeTerminate } from './frontend-messages.ts';
 import type { Message, MessageLimits } from './message-reader.ts';
-import { type Network, type ServerAddress, describeAddress } from './network.ts';
+import { connectionHint } from './connection-hints.ts';
+import { type Network, type ServerAddress, describeServer } from './network.ts';
 import { WAL_DATA_HEADER_BYTES } from './replication-messages.ts';
 import { PROTOCOL_VERSION, encodeStartup } from './startup.ts';
 import { createAuthenticator } from './upstream-authentication.ts';
@@ -69,11 +70,15 @@ const SHORT_BODY_BYTES_MAX = 64 * 1024;
 const LONG_BODY_BYTES_MAX = 64 * 1024 * 1024;
 const COPY_DATA_BYTES_MAX = 0x3fff_ffff;
 
+const TYPES = new Set<number>(Object.values(BACKEND));
+
 const limits: MessageLimits = {
   copyDataHeadBytes: WAL_DATA_HEADER_BYTES,
   bodyBytesMax: (type) => {
     if (type === BACKEND.COPY_DATA) return COPY_DATA_BYTES_MAX;
-    return type === BACKEND.DATA_ROW ? LONG_BODY_BYTES_MAX : SHORT_BODY_BYTES_MAX;
+    if (type === BACKEND.DATA_ROW) return LONG_BODY_BYTES_MAX;
+    // What a server never sends is refused by its first byte, not waited for.
+    return TYPES.has(type) ? SHORT_BODY_BYTES_MAX : 0;
   },
 };
 
@@ -290,11 +295,18 @@ async function connectTo(
   } catch (error) {
     connection?.close();
     signal.throwIfAborted();
-    if (!attempt.signal.aborted) throw describeFailure(error, address);
+    if (!attempt.signal.aborted) throw describeFailure(error, address, options.user);
+    const seconds = connectTimeoutMs / 1000;
     throw new WalcadeError(
       SQLSTATE.UNABLE_TO_CONNECT,
-      `connection to server at "${describeAddress(address)}" failed: timeout expired`,
-      { hint: 'Raise connect_timeout in the conninfo if the server is slow to answer.' },
+      `connection to ${describeServer(address)} failed: timeout expired`,
+      {
+        detail:
+          connection === undefined
+            ? `It did not accept the connection within ${seconds} s.`
+            : `It accepted the connection and did not let us in within ${seconds} s.`,
+        hint: 'Check host and port, or raise connect_timeout if the server is slow to answer.',
+      },
     );
   } finally {
     timer?.cancel();
@@ -303,10 +315,12 @@ async function connectTo(
 }
 
 /** A server's refusal names the address it came from, as libpq's does. */
-function describeFailure(error: unknown, address: ServerAddress): unknown {
-  const { sqlstate, message, detail, hint } = asWalcadeError(error);
-  const about = `connection to server at "${describeAddress(address)}" failed: `;
-  if (!(error instanceof WalcadeError) || message.startsWith('connection to server')) return error;
+function describeFailure(error: unknown, address: ServerAddress, user: string): unknown {
+  if (!(error instanceof WalcadeError)) return error;
+  const { sqlstate, message, detail } = error;
+  if (message.startsWith('connection to server')) return error;
+  const about = `connection to ${describeServer(address)} failed: `;
+  const hint = connectionHint(error, user);
   return new WalcadeError(sqlstate, about + message, { detail, hint, cause: error });
 }
 

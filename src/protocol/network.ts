@@ -55,6 +55,13 @@ export function describeAddress({ host, port }: ServerAddress): string {
   return host.startsWith('/') ? unixSocketPath(host, port) : `${host}:${port}`;
 }
 
+/** A server as libpq names it when a connection to it fails. */
+export function describeServer({ host, port }: ServerAddress): string {
+  return host.startsWith('/')
+    ? `server on socket "${unixSocketPath(host, port)}"`
+    : `server at "${host}", port ${port}`;
+}
+
 export function describePeer(peer: PeerAddress): string {
   return peer.transport === 'local' ? '[local]' : `${peer.address}(${peer.port})`;
 }
@@ -95,20 +102,15 @@ function connect(address: ServerAddress, signal: AbortSignal): Promise<Duplex> {
   });
 }
 
-function connectionRefusal({ host, port }: ServerAddress, error: Error): WalcadeError {
-  const why = describeSystemError(error);
-  if (host.startsWith('/')) {
-    const path = unixSocketPath(host, port);
-    return new WalcadeError(
-      SQLSTATE.UNABLE_TO_CONNECT,
-      `connection to server on socket "${path}" failed: ${why}`,
-      { hint: 'Is the server running locally and accepting connections on that socket?' },
-    );
-  }
+function connectionRefusal(address: ServerAddress, error: Error): WalcadeError {
   return new WalcadeError(
     SQLSTATE.UNABLE_TO_CONNECT,
-    `connection to server at "${host}", port ${port} failed: ${why}`,
-    { hint: 'Is the server running on that host and accepting TCP/IP connections?' },
+    `connection to ${describeServer(address)} failed: ${describeSystemError(error)}`,
+    {
+      hint: address.host.startsWith('/')
+        ? 'Is the server running locally and accepting connections on that socket?'
+        : 'Is the server running on that host and accepting TCP/IP connections?',
+    },
   );
 }
 
