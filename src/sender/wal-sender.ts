@@ -141,27 +141,21 @@ export class WalSender {
     // Who waits for it may come later; that it failed is told to all by the connection.
     listening.catch(() => {});
     let end: CopyEnd | 'stopped' | undefined;
-    const closed = new AbortController();
-    const onClosed = (): void => closed.abort(this.#connection.closed.reason);
-    this.#connection.closed.addEventListener('abort', onClosed, { once: true });
-    if (this.#connection.closed.aborted) onClosed();
-    try {
-      await endTogether(closed.signal, [
-        async (signal) => {
-          end = await this.#feedOrStop(plan, signal);
-        },
-        async (signal) => {
-          const left = await abortable(listening, signal);
-          end ??= left;
-        },
-        (signal) => this.#listener.supervise(signal),
-      ]);
-    } finally {
-      this.#connection.closed.removeEventListener('abort', onClosed);
-    }
+    const listen = async (signal: AbortSignal): Promise<void> => {
+      const left = await abortable(listening, signal);
+      end ??= left;
+    };
+    const supervise = (signal: AbortSignal): Promise<void> => this.#listener.supervise(signal);
+    const feed = async (signal: AbortSignal): Promise<void> => {
+      const fed = await this.#feedOrStop(plan, signal);
+      end ??= fed;
+    };
+    await endTogether(this.#connection.closed, [feed, listen, supervise]);
     if (end === 'stopped' || end === 'terminated') return end;
     await this.#connection.send(COPY_DONE);
-    return listening;
+    // A downstream that does not answer the end of the copy is not waited for any longer either.
+    if (end === undefined) await endTogether(this.#connection.closed, [listen, supervise]);
+    return end ?? 'copy-done';
   }
 
   /** Feeds to the end of the plan; `stopped` when the node stops and all was acknowledged. */
