@@ -16,6 +16,8 @@ import { ensureInstalled } from './node-modules.mjs';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const MAJORS = ['13', '14', '15', '16', '17', '18'];
 const LEFTOVER_GRACE_MS = 5_000;
+const MEMORY = '/dev/shm';
+const MEMORY_BYTES_MIN = 8 * 1024 ** 3;
 
 /** Recovery tests wait for servers more than they compute, so two run even on one core. */
 const GROUPS = {
@@ -58,7 +60,7 @@ const SUITES = {
 const [first, ...others] = process.argv.slice(2);
 const suite = Object.hasOwn(SUITES, first ?? '') ? first : 'all';
 const rest = suite === first || first === undefined ? others : [first, ...others];
-const directory = fs.mkdtempSync(join(fs.realpathSync(tmpdir()), 'walcade-test-'));
+const directory = fs.mkdtempSync(join(fs.realpathSync(placeOfRun()), 'walcade-test-'));
 fs.chmodSync(directory, 0o755);
 let interrupted = false;
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => (interrupted = true));
@@ -73,6 +75,17 @@ try {
   if (process.env.WALCADE_TEST_KEEP === undefined) {
     fs.rmSync(directory, { recursive: true, force: true, maxRetries: 5 });
   }
+}
+
+/**
+ * Where the servers of a run keep their files: in memory where there is plenty of it, which
+ * halves the time of a run; else, and if TMPDIR is set, in the temporary directory.
+ */
+function placeOfRun() {
+  if (process.env.TMPDIR !== undefined || !fs.existsSync(MEMORY)) return tmpdir();
+  const { bavail, bsize } = fs.statfsSync(MEMORY);
+  const free = Math.min(bavail * bsize, process.availableMemory?.() ?? 0);
+  return free >= MEMORY_BYTES_MIN ? MEMORY : tmpdir();
 }
 
 /** Format, lint and types: all are run, so that one round shows everything there is to mend. */

@@ -81,19 +81,21 @@ async function copyTree(
   isWanted: (path: string) => boolean,
   inside = '',
 ): Promise<void> {
-  const directory = join(source, inside);
-  for (const entry of await ifPresent(fs.readdir(directory, { withFileTypes: true }), [])) {
-    const path = inside === '' ? entry.name : `${inside}/${entry.name}`;
-    if (!isWanted(path)) continue;
-    if (entry.isDirectory()) {
-      await fs.mkdir(join(target, path), { mode: 0o700, recursive: true });
-      await copyTree(source, target, isWanted, path);
-    } else if (entry.isSymbolicLink()) {
-      await fs.symlink(await fs.readlink(join(source, path)), join(target, path));
-    } else if (entry.isFile()) {
-      await copyFile(join(source, path), join(target, path));
-    }
-  }
+  const entries = await ifPresent(fs.readdir(join(source, inside), { withFileTypes: true }), []);
+  await Promise.all(
+    entries.map(async (entry) => {
+      const path = inside === '' ? entry.name : `${inside}/${entry.name}`;
+      if (!isWanted(path)) return;
+      if (entry.isDirectory()) {
+        await fs.mkdir(join(target, path), { mode: 0o700, recursive: true });
+        await copyTree(source, target, isWanted, path);
+      } else if (entry.isSymbolicLink()) {
+        await fs.symlink(await fs.readlink(join(source, path)), join(target, path));
+      } else if (entry.isFile()) {
+        await copyFile(join(source, path), join(target, path));
+      }
+    }),
+  );
 }
 
 async function copyFile(source: string, target: string): Promise<void> {
@@ -113,5 +115,5 @@ async function changeOwner(directory: string, user: PostgresUser | undefined): P
   if (user === undefined) return;
   await fs.lchown(directory, user.uid, user.gid);
   const entries = await fs.readdir(directory, { recursive: true });
-  for (const entry of entries) await fs.lchown(join(directory, entry), user.uid, user.gid);
+  await Promise.all(entries.map((entry) => fs.lchown(join(directory, entry), user.uid, user.gid)));
 }

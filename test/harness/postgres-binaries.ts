@@ -34,8 +34,16 @@ export function testedMajor(): number {
   return Number(process.env['WALCADE_TEST_MAJOR'] ?? MAJOR_DEFAULT);
 }
 
+const found = new Map<number, Promise<PostgresBinaries>>();
+
 /** Runnable programs of PostgreSQL `major`; 58P01 if its package is not installed. */
 export async function findPostgres(major: number = testedMajor()): Promise<PostgresBinaries> {
+  const binaries = found.get(major) ?? makeRunnable(major);
+  found.set(major, binaries);
+  return binaries;
+}
+
+async function makeRunnable(major: number): Promise<PostgresBinaries> {
   const source = locatePackage(major);
   const description: unknown = JSON.parse(
     await fs.readFile(join(source, '..', 'package.json'), 'utf8'),

@@ -32,6 +32,7 @@ const SETTINGS: Settings = {
   max_connections: 30,
   shared_buffers: '16MB',
   huge_pages: false,
+  dynamic_shared_memory_type: 'mmap',
   fsync: false,
   wal_level: 'replica',
   max_wal_senders: 20,
