@@ -115,7 +115,7 @@ export class WalReceiver {
     signal.addEventListener('abort', abandon, { once: true });
     try {
       this.#status.upstream = describeAddress(client.address);
-      await this.#checkUpstream(client);
+      await this.#answered(client, () => this.#checkUpstream(client));
       for (;;) {
         await this.#waitUntilAhead(client, signal);
         const end = await this.#stream(client, signal);
@@ -125,6 +125,25 @@ export class WalReceiver {
     } finally {
       signal.removeEventListener('abort', abandon);
       await client.close();
+    }
+  }
+
+  /** What `ask` gives; an upstream that does not answer within wal_receiver_timeout is left. */
+  async #answered<T>(client: ReplicationClient, ask: () => Promise<T>): Promise<T> {
+    const { timeoutMs } = this.#options.settings();
+    if (timeoutMs === 0) return ask();
+    const timer = this.#clock.setTimer(timeoutMs, () => {
+      const detail = `The upstream has not answered for ${timeoutMs} ms.`;
+      client.connection.stopReading(
+        new WalcadeError(SQLSTATE.CONNECTION_FAILURE, 'terminating WAL receiver due to timeout', {
+          detail,
+        }),
+      );
+    });
+    try {
+      return await ask();
+    } finally {
+      timer.cancel();
     }
   }
 
@@ -186,7 +205,7 @@ export class WalReceiver {
    */
   async #waitUntilAhead(client: ReplicationClient, signal: AbortSignal): Promise<void> {
     for (;;) {
-      const { timeline, walEnd } = await identifySystem(client);
+      const { timeline, walEnd } = await this.#answered(client, () => identifySystem(client));
       if (timeline !== this.#store.timeline || walEnd >= this.#store.received) return;
       this.#wait(
         `upstream is at ${formatLsn(walEnd)}, behind this node at ${formatLsn(this.#store.received)}`,
@@ -204,7 +223,7 @@ export class WalReceiver {
       timeline,
       ...(slot === undefined ? {} : { slot }),
     });
-    const answer = await client.startCopyBoth(command);
+    const answer = await this.#answered(client, () => client.startCopyBoth(command));
     if (answer.kind === 'results') return parseTimelineEnd(answer.results);
     this.#failures = 0;
     this.#lastMessage = undefined;
@@ -243,7 +262,9 @@ export class WalReceiver {
       `timeline ${timeline} has ended at ${formatLsn(end.switchPoint)}, timeline ${end.next} follows it`,
     );
     await this.#clock.sleep(this.#options.settings().retryIntervalMs, signal);
-    await this.#fetchHistories(client, await identifySystem(client));
+    await this.#answered(client, async () =>
+      this.#fetchHistories(client, await identifySystem(client)),
+    );
   }
 
   #wait(reason: string): void {
