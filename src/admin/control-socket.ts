@@ -1,6 +1,7 @@
 /**
  * The control socket in the node's directory: HTTP over a Unix socket that only the directory's
- * owner can reach. `GET /status` answers the node's status as JSON.
+ * owner can reach. `GET /status` answers the node's status as JSON, `POST /reload` has it read its
+ * configuration files again and answers what came of it.
  *
  * The server lives as long as the node; the client's call as long as its answer takes.
  */
@@ -16,14 +17,32 @@ export interface ControlServer {
   close(): Promise<void>;
 }
 
-/** Serves `status` on the Unix socket `path`; who holds the node's lock may replace a stale one. */
-export async function serveControl(path: string, status: () => NodeStatus): Promise<ControlServer> {
+/** What came of a reload. With an error, everything stays as it was. */
+export interface ReloadOutcome {
+  error: { message: string; detail: string | undefined; hint: string | undefined } | null;
+  /** Parameters that have changed in the file and not in the node. */
+  needRestart: string[];
+}
+
+export interface ControlActions {
+  status: () => NodeStatus;
+  reload: () => Promise<ReloadOutcome>;
+}
+
+/** Serves `actions` on the Unix socket `path`; who holds the node's lock may replace a stale one. */
+export async function serveControl(path: string, actions: ControlActions): Promise<ControlServer> {
   checkSocketPath(path);
   await rm(path, { force: true });
   const server = http.createServer((request, response) => {
-    const isStatus = request.method === 'GET' && request.url === '/status';
-    response.writeHead(isStatus ? 200 : 404, { 'content-type': 'application/json' });
-    response.end(isStatus ? JSON.stringify(status()) : '{"error":"not found"}');
+    const answer = (code: number, body: unknown): void => {
+      response.writeHead(code, { 'content-type': 'application/json' });
+      response.end(JSON.stringify(body));
+    };
+    const asked = `${request.method} ${request.url}`;
+    if (asked === 'GET /status') answer(200, actions.status());
+    else if (asked === 'POST /reload')
+      void actions.reload().then((outcome) => answer(200, outcome));
+    else answer(404, { error: 'not found' });
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
@@ -41,9 +60,18 @@ export async function serveControl(path: string, status: () => NodeStatus): Prom
 
 /** Asks a running node for its status; throws 08001 when none answers on `path`. */
 export async function readStatus(path: string): Promise<NodeStatus> {
+  return (await ask(path, 'GET', '/status')) as NodeStatus;
+}
+
+/** Has a running node read its configuration again; throws 08001 when none answers on `path`. */
+export async function requestReload(path: string): Promise<ReloadOutcome> {
+  return (await ask(path, 'POST', '/reload')) as ReloadOutcome;
+}
+
+async function ask(path: string, method: string, url: string): Promise<unknown> {
   const body = await new Promise<string>((resolve, reject) => {
-    const request = http.get(
-      { socketPath: path, path: '/status', timeout: REQUEST_TIMEOUT_MS },
+    const request = http.request(
+      { socketPath: path, method, path: url, timeout: REQUEST_TIMEOUT_MS },
       (response) => {
         let text = '';
         response.setEncoding('utf8');
@@ -56,12 +84,13 @@ export async function readStatus(path: string): Promise<NodeStatus> {
     );
     request.on('timeout', () => request.destroy(new Error('Connection timed out')));
     request.on('error', reject);
+    request.end();
   }).catch((error: unknown) => {
     throw new WalcadeError(
       SQLSTATE.UNABLE_TO_CONNECT,
       `could not connect to control socket "${path}": ${describeSystemError(error)}`,
-      { hint: 'Is the node running?' },
+      { hint: 'Is the node starting, or stopping? Try again in a moment.' },
     );
   });
-  return JSON.parse(body) as NodeStatus;
+  return JSON.parse(body) as unknown;
 }

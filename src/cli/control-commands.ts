@@ -4,7 +4,9 @@ import { openSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { systemClock } from '../base/clock.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
-import { checkNodeDirectory, runningPid } from '../node/node-directory.ts';
+import { requestReload } from '../admin/control-socket.ts';
+import { CONTROL_SOCKET, checkNodeDirectory, runningPid } from '../node/node-directory.ts';
+import { startFailure } from './start-failure.ts';
 
 const POLL_MS = 50;
 const NEVER = new AbortController().signal;
@@ -52,14 +54,13 @@ export async function startCommand(
   child.stdout?.destroy();
   child.unref();
   if (outcome === 'ready') return;
-  const said = readFileSync(path).subarray(logStart).toString().trimEnd();
+  if (outcome === 'ended') {
+    throw startFailure(readFileSync(path).subarray(logStart).toString(), path);
+  }
   throw new WalcadeError(
     SQLSTATE.CANNOT_CONNECT_NOW,
-    outcome === 'ended' ? 'could not start node' : `node is not ready after ${timeoutSeconds} s`,
-    {
-      detail: said === '' ? undefined : `Its log says:\n${said}`,
-      hint: `Examine the log "${path}".`,
-    },
+    `node is not ready after ${timeoutSeconds} s`,
+    { detail: 'It goes on starting.', hint: `Examine the log "${path}".` },
   );
 }
 
@@ -91,10 +92,19 @@ export async function stopCommand(
   process.stdout.write('node stopped\n');
 }
 
-/** Has the running node read its configuration files again. */
+/** Has the running node read its configuration files again; throws what is wrong with them. */
 export async function reloadCommand(directory: string): Promise<void> {
-  process.kill(await requireRunning(directory), 'SIGHUP');
-  process.stdout.write('node signaled\n');
+  await requireRunning(directory);
+  process.chdir(directory);
+  const { error, needRestart } = await requestReload(CONTROL_SOCKET);
+  if (error !== null) {
+    const { message, detail, hint = 'The node goes on with the configuration it had.' } = error;
+    throw new WalcadeError(SQLSTATE.CONFIG_FILE_ERROR, message, { detail, hint });
+  }
+  process.stdout.write('configuration files were read again\n');
+  for (const name of needRestart) {
+    process.stdout.write(`parameter "${name}" has changed; it takes effect after a restart\n`);
+  }
 }
 
 async function requireRunning(directory: string): Promise<number> {

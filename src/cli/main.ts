@@ -1,22 +1,21 @@
 /** The command line: what each command takes, and which exit status its outcome has. */
-import { resolve } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { systemClock } from '../base/clock.ts';
-import { systemDisk } from '../base/disk.ts';
 import { asWalcadeError } from '../base/errors.ts';
 import { checkNodeDirectory } from '../node/node-directory.ts';
-import { systemNetwork } from '../protocol/network.ts';
 import { parseLsn } from '../wal/lsn.ts';
-import { stderrLog, confirm, printError } from './terminal.ts';
+import { printError } from './terminal.ts';
 
 const DIRECTORY: [string, string] = ['-D, --directory <dir>', "the node's directory"];
-const NEVER = new AbortController().signal;
 const USAGE_EXIT_STATUS = 2;
 
-function doors() {
-  const log = stderrLog(() => 'warning');
-  return { disk: systemDisk, network: systemNetwork, clock: systemClock, log };
-}
+const EXAMPLES = `
+A relay of a primary, served on port 4002:
+
+  walcade init -D relay --upstream 'host=db1 port=5432 user=replicator' --port 4002
+  walcade start -D relay
+  walcade status -D relay
+`;
 
 function seconds(text: string): number {
   const value = Number(text);
@@ -44,51 +43,13 @@ interface InitFlags {
   startLsn?: ReturnType<typeof parseLsn>;
 }
 
-async function init(flags: InitFlags): Promise<number> {
-  const { initNode } = await import('../node/init-node.ts');
-  const { formatLsn } = await import('../wal/lsn.ts');
-  const made = await initNode(
-    doors(),
-    {
-      directory: flags.directory,
-      upstream: flags.upstream,
-      name: flags.name,
-      port: flags.port,
-      listenAddresses: flags.listen,
-      slot: flags.slot === true ? undefined : flags.slot,
-      startLsn: flags.startLsn,
-    },
-    NEVER,
-  );
-  const held =
-    made.slot === undefined ? 'no slot holds WAL for it' : `slot "${made.slot}" made there`;
-  process.stdout.write(
-    `upstream: PostgreSQL ${made.serverVersion}, ${made.role}, system ${made.systemIdentifier}, ` +
-      `timeline ${made.timeline}; ${held}\n` +
-      `node "${made.name}" made in ${resolve(flags.directory)}, WAL from ${formatLsn(made.start)}\n` +
-      `\nStart it with:\n\n    walcade start -D ${flags.directory}\n`,
-  );
-  return 0;
-}
-
-async function remove({ directory, yes }: { directory: string; yes: boolean }): Promise<number> {
-  const { checkRemovable, removeNode } = await import('../node/remove-node.ts');
-  const { slot } = await checkRemovable(directory);
-  const what = slot === undefined ? '' : `drop replication slot "${slot}" on the upstream and `;
-  if (!yes && !(await confirm(`This will ${what}delete "${directory}" with its WAL. Go on?`))) {
-    process.stderr.write('nothing was removed (use --yes to remove without a question)\n');
-    return 1;
-  }
-  await removeNode(doors(), directory, NEVER);
-  process.stdout.write(`node in "${directory}" removed\n`);
-  return 0;
-}
-
 function createProgram(onStatus: (status: number) => void): Command {
   const program = new Command('walcade')
     .description('Cascading streaming replication for PostgreSQL.')
-    .exitOverride()
-    .showHelpAfterError('(see "walcade --help")');
+    .version(`walcade ${version()}`, '-V, --version', 'show the version')
+    .addHelpText('after', EXAMPLES)
+    .configureOutput({ outputError: (text, write) => write(`walcade: ${text}`) })
+    .exitOverride();
   program
     .command('init')
     .description('make a node that receives WAL from an upstream')
@@ -100,7 +61,18 @@ function createProgram(onStatus: (status: number) => void): Command {
     .addOption(new Option('--slot <name>', 'name of the slot to make on the upstream'))
     .addOption(new Option('--no-slot', 'make no slot'))
     .option('--start-lsn <lsn>', 'where the store begins', lsnArgument)
-    .action(async (flags: InitFlags) => onStatus(await init(flags)));
+    .action(async (flags: InitFlags) => {
+      const { initCommand } = await import('./init-command.ts');
+      await initCommand({
+        directory: flags.directory,
+        upstream: flags.upstream,
+        name: flags.name,
+        port: flags.port,
+        listenAddresses: flags.listen,
+        slot: flags.slot === true ? undefined : flags.slot,
+        startLsn: flags.startLsn,
+      });
+    });
   program
     .command('run')
     .description('run a node in the foreground, with its log on stderr')
@@ -125,9 +97,25 @@ function createProgram(onStatus: (status: number) => void): Command {
     .description("drop a stopped node's slot on the upstream, then delete its directory")
     .requiredOption(...DIRECTORY)
     .option('--yes', 'do not ask', false)
-    .action(async (flags: { directory: string; yes: boolean }) => onStatus(await remove(flags)));
+    .action(async ({ directory, yes }: { directory: string; yes: boolean }) => {
+      const { removeCommand } = await import('./remove-command.ts');
+      onStatus(await removeCommand(directory, { yes }));
+    });
   addWalCommands(program, onStatus);
+  hintAtHelp(program, 'walcade');
   return program;
+}
+
+/** A mistake in the use of a command is followed by where its help is. */
+function hintAtHelp(command: Command, usage: string): void {
+  command.showHelpAfterError(`HINT:  Try "${usage} --help".`);
+  for (const inner of command.commands) hintAtHelp(inner, `${usage} ${inner.name()}`);
+}
+
+/** The package's version; the file is as far from here in src as in dist. */
+function version(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
 }
 
 function addControlCommands(program: Command): void {
@@ -139,7 +127,7 @@ function addControlCommands(program: Command): void {
   ];
   const log: [string, string] = [
     '-l, --log <file>',
-    'file for the log (default: walcade.log in it)',
+    "file for the log (default: walcade.log in the node's directory)",
   ];
   const mode: [string, string, string] = ['-m, --mode <mode>', 'fast or immediate', 'fast'];
   program

@@ -4,7 +4,7 @@ import pc from 'picocolors';
 import { readStatus } from '../admin/control-socket.ts';
 import type { NodeStatus } from '../admin/node-status.ts';
 import { CONTROL_SOCKET, checkNodeDirectory, runningPid } from '../node/node-directory.ts';
-import { formatBytes, formatTable } from './terminal.ts';
+import { formatBytes, formatFacts, formatTable } from './terminal.ts';
 
 export const STOPPED_EXIT_STATUS = 3;
 
@@ -15,7 +15,7 @@ export async function statusCommand(
 ): Promise<number> {
   await checkNodeDirectory(directory);
   if ((await runningPid(directory)) === undefined) {
-    process.stdout.write(json ? '{"state":"stopped"}\n' : 'no node is running\n');
+    process.stdout.write(json ? '{"state":"stopped"}\n' : `node in "${directory}" is stopped\n`);
     return STOPPED_EXIT_STATUS;
   }
   process.chdir(directory);
@@ -30,7 +30,7 @@ function describe(status: NodeStatus): string {
     ['node', `${pc.bold(status.name)} (PID ${status.pid}), ${status.state}`],
     ['listening on', status.listen.join(', ')],
     ['system', `${status.systemIdentifier}, PostgreSQL ${status.serverVersion}`],
-    ['upstream', `${describeUpstream(upstream)}`],
+    ['upstream', describeUpstream(upstream)],
     ['timeline', String(status.timeline)],
     ['received', `${positions.received}${describeLag(upstream.lagBytes, 'behind upstream')}`],
     ['proven', positions.proven],
@@ -38,7 +38,7 @@ function describe(status: NodeStatus): string {
     ['kept from', positions.oldest],
   ];
   if (status.failure !== null) facts.push(['failure', pc.red(status.failure)]);
-  let text = facts.map(([name, value]) => `${name.padEnd(14)}${value}\n`).join('');
+  let text = formatFacts(facts);
   if (status.downstreams.length > 0) {
     const rows = status.downstreams.map((d) => [
       d.applicationName || d.user,

@@ -50,6 +50,12 @@ export function formatBytes(bytes: number): string {
   return `${Math.round(value)} ${UNITS[unit]}`;
 }
 
+/** Facts one a line, under each other. */
+export function formatFacts(facts: readonly (readonly [string, string])[]): string {
+  const width = Math.max(...facts.map(([name]) => name.length)) + 2;
+  return facts.map(([name, value]) => `${name.padEnd(width)}${value}\n`).join('');
+}
+
 /** Rows under headings, in columns as wide as needed. */
 export function formatTable(headings: readonly string[], rows: readonly string[][]): string {
   const widths = headings.map((heading, column) =>

@@ -24,7 +24,8 @@ export async function listWal(path: string, { json }: { json: boolean }): Promis
   const cells = rows.map((row) => [row.segment, String(row.timeline), row.start, row.end]);
   process.stdout.write(`${formatTable(['segment', 'timeline', 'start', 'end'], cells)}\n`);
   const size = formatSegmentBytes(segmentBytes);
-  process.stdout.write(`${segments.length} segments of ${size}, system ${systemIdentifier}\n`);
+  const count = segments.length === 1 ? '1 segment' : `${segments.length} segments`;
+  process.stdout.write(`${count} of ${size}, system ${systemIdentifier}\n`);
   for (const { first, last } of findGaps(folder)) {
     process.stdout.write(`${pc.yellow('gap')}: ${first}${first === last ? '' : ` to ${last}`}\n`);
   }

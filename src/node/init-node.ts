@@ -8,7 +8,13 @@ import fs from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { type Disk, writeFileDurably } from '../base/disk.ts';
-import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from '../base/errors.ts';
+import {
+  SQLSTATE,
+  WalcadeError,
+  asWalcadeError,
+  describeSystemError,
+  systemErrorCode,
+} from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { CONF_FILE_NAME } from '../config/conf-file.ts';
 import { configTemplate, hbaTemplate } from '../config/config-template.ts';
@@ -77,7 +83,7 @@ export async function initNode(
   const name = options.name ?? basename(directory);
   const slot = options.slot === false ? undefined : (options.slot ?? slotNameOf(name));
   if (slot !== undefined) checkSlotName(slot);
-  checkSupported(parseConninfo(options.upstream));
+  checkUpstream(options.upstream);
   const config = configTemplate({
     cluster_name: name,
     ...(options.port === undefined ? {} : { port: options.port }),
@@ -93,19 +99,35 @@ export async function initNode(
     const client = await connectUpstream(doors, target, signal);
     undo.push(() => client.close());
     const upstream = await lookAt(client);
+    signal.throwIfAborted();
     if (slot !== undefined) {
       await createSlot(client, slot, upstream.versionNum);
       undo.push(() => client.query(formatDropSlot(slot)));
     }
     const start = await chooseStart(client, { ...upstream, slot, asked: options.startLsn });
+    signal.throwIfAborted();
     await writeNode(doors.disk, { directory, config, upstream, start });
     await client.close();
     const { serverVersion, role, identity } = upstream;
     const { systemIdentifier, timeline } = identity;
     return { name, serverVersion, role, systemIdentifier, timeline, slot, start };
   } catch (error) {
-    for (const action of undo.reverse()) await action().catch(() => {});
+    for (const action of undo.toReversed()) await action().catch(() => {});
     throw error;
+  }
+}
+
+/** Throws unless `text` is a connection string that can be used, saying how one looks. */
+function checkUpstream(text: string): void {
+  try {
+    checkSupported(parseConninfo(text));
+  } catch (error) {
+    const { sqlstate, message, detail, hint } = asWalcadeError(error);
+    throw new WalcadeError(sqlstate, `invalid upstream: ${message}`, {
+      detail,
+      hint: hint ?? 'Write it as libpq does: "host=db1.example port=5432 user=replicator".',
+      cause: error,
+    });
   }
 }
 
@@ -185,10 +207,12 @@ async function chooseStart(
     const restart = singleValue(await client.query(formatReadSlot(slot)), 1);
     if (restart !== undefined) start = parseLsn(restart);
   }
-  if (start > walEnd) {
+  // Only what was asked for can be ahead: a slot may have been made later than `walEnd` was read.
+  if (asked !== undefined && asked > walEnd) {
     throw new WalcadeError(
       SQLSTATE.INVALID_PARAMETER_VALUE,
-      `requested starting point ${formatLsn(start)} is ahead of the WAL flush position of the upstream ${formatLsn(walEnd)}`,
+      `requested starting point ${formatLsn(asked)} is ahead of the WAL flush position of the upstream ${formatLsn(walEnd)}`,
+      { hint: 'Leave out --start-lsn to begin where the upstream is now.' },
     );
   }
   start = segmentStart(start, segmentBytes);
@@ -254,6 +278,7 @@ async function makeEmptyDirectory(directory: string): Promise<boolean> {
       throw new WalcadeError(
         SQLSTATE.IO_ERROR,
         `could not create directory "${directory}": ${describeSystemError(error)}`,
+        { hint: 'The directory above it must exist, and be yours to write into.' },
       );
     }
   }

@@ -9,10 +9,11 @@
  */
 import { join } from 'node:path';
 import { nodeStatus } from '../admin/node-status.ts';
-import { serveControl } from '../admin/control-socket.ts';
+import { type ReloadOutcome, serveControl } from '../admin/control-socket.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Disk } from '../base/disk.ts';
 import type { Log } from '../base/log.ts';
+import { asWalcadeError } from '../base/errors.ts';
 import { endTogether } from '../base/task-group.ts';
 import { describeConninfo, parseConninfo } from '../config/conninfo.ts';
 import { loadConfig } from '../config/conf-file.ts';
@@ -173,11 +174,12 @@ class Node {
     const listeners = await openListeners(network, this.#config, (socket, peer) =>
       this.#door.accept(socket, peer),
     );
-    const control = await serveControl(join(directory, CONTROL_SOCKET), () =>
-      this.#status(listeners.addresses),
-    );
+    const control = await serveControl(join(directory, CONTROL_SOCKET), {
+      status: () => this.#status(listeners.addresses),
+      reload: () => this.#reload(),
+    });
     try {
-      onReloadable?.(() => this.#reload());
+      onReloadable?.(async () => void (await this.#reload()));
       await onReady();
       log.log(`listening on ${listeners.addresses.join(', ')}`);
       this.#options.onReady(listeners.addresses);
@@ -241,33 +243,37 @@ class Node {
     await this.#slots.saveAll();
   }
 
-  async #reload(): Promise<void> {
+  async #reload(): Promise<ReloadOutcome> {
     const { directory, log } = this.#options;
     try {
       const config = await loadConfig(directory);
       const hbaRules = await loadHba(directory);
-      this.#warnOfRestarts(config);
+      const needRestart = this.#changedButForRestart(config);
+      for (const name of needRestart) {
+        log.log(`parameter "${name}" cannot be changed without restarting the node`);
+      }
       this.#config = { ...config, ...this.#restartOnly() };
       this.#hbaRules = hbaRules;
       this.#options.onLogLevel?.(config.logMinMessages);
       log.log('configuration files were read again');
+      return { error: null, needRestart };
     } catch (error) {
       log.error(error);
+      const { message, detail, hint } = asWalcadeError(error);
+      return { error: { message, detail, hint }, needRestart: [] };
     }
   }
 
   #restartOnly(): Partial<NodeConfig> {
     const kept = Object.entries(this.#config).filter(([key]) => needsRestart(key));
-    return Object.fromEntries(kept) as Partial<NodeConfig>;
+    return Object.fromEntries(kept);
   }
 
-  #warnOfRestarts(config: NodeConfig): void {
-    for (const key of Object.keys(PARAMETERS) as ParameterKey[]) {
-      const { name } = PARAMETERS[key];
-      if (!needsRestart(key)) continue;
-      if (showConfig(config, name) === showConfig(this.#config, name)) continue;
-      this.#options.log.log(`parameter "${name}" cannot be changed without restarting the node`);
-    }
+  #changedButForRestart(config: NodeConfig): string[] {
+    return (Object.keys(PARAMETERS) as ParameterKey[])
+      .filter(needsRestart)
+      .map((key) => PARAMETERS[key].name)
+      .filter((name) => showConfig(config, name) !== showConfig(this.#config, name));
   }
 
   #connectUpstream(signal: AbortSignal) {

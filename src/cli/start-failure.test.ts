@@ -1,0 +1,38 @@
+/** Why a node did not start: read from logs as the node writes them. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import { type LogEntry, formatLogEntry } from '../base/log.ts';
+import { systemClock } from '../base/clock.ts';
+import { startFailure } from './start-failure.ts';
+
+const line = (entry: Omit<LogEntry, 'context'>): string =>
+  formatLogEntry({ context: '', ...entry }, { clock: systemClock, processId: 4711 });
+
+test('the last FATAL entry becomes the error, with its detail and hint', () => {
+  const said =
+    line({ level: 'fatal', message: 'an earlier one', hint: 'Not this.' }) +
+    line({ level: 'log', message: 'something' }) +
+    line({
+      level: 'fatal',
+      message: 'configuration file "walcade.conf" contains errors',
+      detail: 'first line\nsecond line',
+    });
+  const { message, detail, hint } = startFailure(said, 'n/walcade.log');
+  assert.equal(message, 'could not start node: configuration file "walcade.conf" contains errors');
+  assert.equal(detail, 'first line\nsecond line');
+  assert.equal(hint, 'Examine the log "n/walcade.log".');
+});
+
+test('a hint of the node wins over the one to examine the log', () => {
+  const said = line({ level: 'fatal', message: 'could not bind', hint: 'Is it taken?' });
+  assert.equal(startFailure(said, 'log').hint, 'Is it taken?');
+});
+
+test('without a FATAL entry the end of the log is shown', () => {
+  const failure = startFailure('Segmentation fault\n', 'log');
+  assert.ok(failure instanceof WalcadeError);
+  assert.equal(failure.sqlstate, SQLSTATE.CANNOT_CONNECT_NOW);
+  assert.equal(failure.detail, 'Its log ends with:\nSegmentation fault');
+  assert.equal(startFailure('', 'log').detail, 'It ended without a word.');
+});

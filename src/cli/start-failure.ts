@@ -1,0 +1,32 @@
+/** Why a node did not start, as its log tells it: the last FATAL entry, as an error of its own. */
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+
+const ENTRY = /^\S+ \S+ UTC \[\d+\] (FATAL|DETAIL|HINT): {2}(.*(?:\n\t.*)*)$/gm;
+const TAIL_LINES = 20;
+
+/**
+ * The error for a node that ended before it was ready: `said` is what it wrote into the log at
+ * `path`. Without a FATAL entry the end of the log is the detail.
+ */
+export function startFailure(said: string, path: string): WalcadeError {
+  const entries = [...said.matchAll(ENTRY)].map(([, label = '', text = '']) => ({
+    label,
+    text: text.replaceAll('\n\t', '\n'),
+  }));
+  const last = entries.findLastIndex(({ label }) => label === 'FATAL');
+  const fatal = entries[last];
+  if (fatal === undefined) {
+    const tail = said.trimEnd().split('\n').slice(-TAIL_LINES).join('\n');
+    return new WalcadeError(SQLSTATE.CANNOT_CONNECT_NOW, 'could not start node', {
+      detail: tail === '' ? 'It ended without a word.' : `Its log ends with:\n${tail}`,
+      hint: `Examine the log "${path}".`,
+    });
+  }
+  const after = entries.slice(last + 1);
+  const field = (label: string): string | undefined =>
+    after.find((entry) => entry.label === label)?.text;
+  return new WalcadeError(SQLSTATE.CANNOT_CONNECT_NOW, `could not start node: ${fatal.text}`, {
+    detail: field('DETAIL'),
+    hint: field('HINT') ?? `Examine the log "${path}".`,
+  });
+}
