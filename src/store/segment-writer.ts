@@ -9,6 +9,7 @@
  *   `sync` covers the directory entry of a segment that is new
  */
 import { assert } from '../base/assert.ts';
+import type { Clock } from '../base/clock.ts';
 import { type Disk, type DiskFile, removeIfThere } from '../base/disk.ts';
 import { systemErrorCode } from '../base/errors.ts';
 import { type Lsn, type TimelineId, distance } from '../wal/lsn.ts';
@@ -18,7 +19,16 @@ export const SPARE_SEGMENT = 'xlogtemp';
 
 const ZEROS = Buffer.alloc(1024 * 1024);
 
+export interface SegmentWriterOptions {
+  disk: Disk;
+  clock: Clock;
+  /** pg_wal. */
+  directory: string;
+  segmentBytes: number;
+}
+
 export class SegmentWriter {
+  readonly #options: SegmentWriterOptions;
   readonly #disk: Disk;
   readonly #directory: string;
   readonly #segmentBytes: number;
@@ -26,10 +36,11 @@ export class SegmentWriter {
   #directoryIsSynced = true;
   #spare: SpareSegment | undefined;
 
-  constructor(disk: Disk, directory: string, segmentBytes: number) {
-    this.#disk = disk;
-    this.#directory = directory;
-    this.#segmentBytes = segmentBytes;
+  constructor(options: SegmentWriterOptions) {
+    this.#options = options;
+    this.#disk = options.disk;
+    this.#directory = options.directory;
+    this.#segmentBytes = options.segmentBytes;
   }
 
   /** Writes `buffers` from `position` on; they must not go beyond its segment. */
@@ -76,7 +87,7 @@ export class SegmentWriter {
     const file = (await this.#openExisting(name)) ?? (await this.#nameSpare(name));
     await this.#current?.file.close();
     this.#current = { name, file };
-    this.#spare ??= new SpareSegment(this.#disk, this.#directory, this.#segmentBytes);
+    this.#spare ??= new SpareSegment(this.#options);
     return this.#current;
   }
 
@@ -92,7 +103,7 @@ export class SegmentWriter {
   }
 
   async #nameSpare(name: string): Promise<DiskFile> {
-    const spare = this.#spare ?? new SpareSegment(this.#disk, this.#directory, this.#segmentBytes);
+    const spare = this.#spare ?? new SpareSegment(this.#options);
     this.#spare = undefined;
     const file = await spare.take();
     try {
@@ -106,27 +117,36 @@ export class SegmentWriter {
   }
 }
 
-/** The next segment, being filled with zeros until it is taken or discarded. */
-class SpareSegment {
-  readonly #path: string;
-  readonly #disk: Disk;
-  readonly #segmentBytes: number;
-  readonly #filling: Promise<{ file: DiskFile } | { error: unknown }>;
-  #isWanted = false;
+/**
+ * Zeros are worth their cost only when WAL trickles in and each commit waits for an fsync. A segment
+ * that fills up faster than this is followed by one whose blocks are allocated as WAL comes.
+ */
+const FILL_DELAY_MS = 1000;
 
-  constructor(disk: Disk, directory: string, segmentBytes: number) {
+/** The next segment: filled with zeros after a while, until it is taken or discarded. */
+class SpareSegment {
+  readonly #disk: Disk;
+  readonly #path: string;
+  readonly #segmentBytes: number;
+  readonly #wanted = new AbortController();
+  readonly #filling: Promise<{ file: DiskFile } | { error: unknown }>;
+
+  constructor({ disk, clock, directory, segmentBytes }: SegmentWriterOptions) {
     this.#disk = disk;
     this.#path = `${directory}/${SPARE_SEGMENT}`;
     this.#segmentBytes = segmentBytes;
-    this.#filling = this.#fill().then(
-      (file) => ({ file }),
-      (error: unknown) => ({ error }),
-    );
+    const delay = clock.sleep(FILL_DELAY_MS, this.#wanted.signal).catch(() => {});
+    this.#filling = delay
+      .then(() => this.#fill())
+      .then(
+        (file) => ({ file }),
+        (error: unknown) => ({ error }),
+      );
   }
 
   /** The file at its full size. WAL does not wait for zeros: what is not filled yet stays a hole. */
   async take(): Promise<DiskFile> {
-    this.#isWanted = true;
+    this.#wanted.abort();
     const filled = await this.#filling;
     if ('error' in filled) throw filled.error;
     if ((await filled.file.sizeBytes()) < this.#segmentBytes) {
@@ -136,20 +156,21 @@ class SpareSegment {
   }
 
   async discard(): Promise<void> {
-    this.#isWanted = true;
+    this.#wanted.abort();
     const filled = await this.#filling;
     if ('file' in filled) await filled.file.close();
     await removeIfThere(this.#disk, this.#path);
   }
 
   async #fill(): Promise<DiskFile> {
+    const isWanted = (): boolean => this.#wanted.signal.aborted;
     await removeIfThere(this.#disk, this.#path);
     const file = await this.#disk.open(this.#path, 'create');
     try {
-      for (let at = 0; at < this.#segmentBytes && !this.#isWanted; at += ZEROS.length) {
+      for (let at = 0; at < this.#segmentBytes && !isWanted(); at += ZEROS.length) {
         await file.write([ZEROS], at);
       }
-      if (!this.#isWanted) await file.sync();
+      if (!isWanted()) await file.sync();
       return file;
     } catch (error) {
       await file.close();

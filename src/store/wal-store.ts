@@ -90,7 +90,12 @@ export class WalStore {
     this.#log = log;
     this.#walDirectory = `${directory}/${WAL_DIRECTORY}`;
     this.#control = control;
-    this.#writer = new SegmentWriter(disk, this.#walDirectory, segmentBytes);
+    this.#writer = new SegmentWriter({
+      disk,
+      clock,
+      directory: this.#walDirectory,
+      segmentBytes,
+    });
     this.#reader = new SegmentReader(disk, this.#walDirectory, segmentBytes);
     this.#oldest = oldest;
     this.#walker = walker;
