@@ -56,6 +56,8 @@ export interface ClusterOptions {
   /** Lines of pg_hba.conf instead of "trust everybody"; the socket always trusts. */
   hba?: readonly string[];
   major?: number;
+  /** Another PostgreSQL than the package's. */
+  binaries?: PostgresBinaries | undefined;
 }
 
 export interface StandbyOptions {
@@ -69,6 +71,8 @@ export interface StandbyOptions {
   slot?: string;
   settings?: Settings;
   major?: number;
+  /** Another PostgreSQL than the package's. */
+  binaries?: PostgresBinaries | undefined;
 }
 
 export class PostgresCluster implements Member {
@@ -94,8 +98,8 @@ export class PostgresCluster implements Member {
 
   /** Makes a new cluster with superuser `postgres`; it is not started. */
   static async init(tree: TestDirectory, options: ClusterOptions): Promise<PostgresCluster> {
-    const { name, directory, segmentMegabytes = 16, settings = {}, hba, major } = options;
-    const place = await choosePlace(tree, { name, directory, major });
+    const { name, directory, segmentMegabytes = 16, settings = {}, hba } = options;
+    const place = await choosePlace(tree, { ...options, name, directory });
     await runInitdb(place.binaries, place.dataDirectory, {
       segmentMegabytes,
       environment: cleanEnvironment(),
@@ -108,8 +112,8 @@ export class PostgresCluster implements Member {
 
   /** Makes a hot standby from a base backup; it is not started. */
   static async standby(tree: TestDirectory, options: StandbyOptions): Promise<PostgresCluster> {
-    const { name, from, upstreamConninfo, directory, slot, settings = {}, major } = options;
-    const place = await choosePlace(tree, { name, directory, major });
+    const { name, from, upstreamConninfo, directory, slot, settings = {} } = options;
+    const place = await choosePlace(tree, { ...options, name, directory });
     await copyDirectory(from, place.dataDirectory, postgresUser());
     const cluster = new PostgresCluster(tree, name, place);
     await cluster.configure({
@@ -363,7 +367,8 @@ interface Place {
 interface Wish {
   name: string;
   directory: string | undefined;
-  major: number | undefined;
+  major?: number;
+  binaries?: PostgresBinaries | undefined;
 }
 
 /** Directories that PostgreSQL's user owns, and a port. */
@@ -377,7 +382,8 @@ async function choosePlace(tree: TestDirectory, wish: Wish): Promise<Place> {
       await fs.chown(directory, user.uid, user.gid);
     }
   }
-  const [binaries, port] = [await findPostgres(wish.major), await tree.reservePort()];
+  const binaries = wish.binaries ?? (await findPostgres(wish.major));
+  const port = await tree.reservePort();
   return { binaries, dataDirectory, socketDirectory, port };
 }
 
