@@ -59,11 +59,16 @@ export function show(context: SenderContext, name: string): Buffer[] {
   return answer('SHOW', [text(setting.name)], [[setting.value]]);
 }
 
+/** What comes before TIMELINE_HISTORY's row, and before its error too (SendTimeLineHistory()). */
+export function describeTimelineHistory(context: SenderContext): Buffer {
+  const typeOid = serverVersionNum(context) < 140_000 ? TYPE_OID.BYTEA : TYPE_OID.TEXT;
+  return encodeRowDescription([text('filename'), { name: 'content', typeOid }]);
+}
+
 export async function timelineHistory(
   context: SenderContext,
   timeline: TimelineId,
 ): Promise<Buffer[]> {
-  const typeOid = serverVersionNum(context) < 140_000 ? TYPE_OID.BYTEA : TYPE_OID.TEXT;
   const content = await context.histories.read(timeline);
   const name = historyFileName(timeline);
   if (content === undefined) {
@@ -72,11 +77,7 @@ export async function timelineHistory(
       `could not open file "pg_wal/${name}": No such file or directory`,
     );
   }
-  return answer(
-    'TIMELINE_HISTORY',
-    [text('filename'), { name: 'content', typeOid }],
-    [[name, content]],
-  );
+  return [encodeDataRow([name, content]), encodeCommandComplete('TIMELINE_HISTORY')];
 }
 
 /** Makes a slot for the session `pid`. */

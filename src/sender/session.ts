@@ -26,6 +26,7 @@ import { BackupRelay } from './backup-relay.ts';
 import type { Downstream } from './downstreams.ts';
 import {
   createSlot,
+  describeTimelineHistory,
   identifySystem,
   readSlot,
   show,
@@ -213,6 +214,7 @@ export class SenderSession {
       case 'show':
         return this.#reply(show(context, command.name));
       case 'timeline-history':
+        await this.#connection.send(describeTimelineHistory(context));
         return this.#reply(await timelineHistory(context, command.timeline));
       case 'create-replication-slot':
         return this.#reply(await createSlot(context, command, this.#downstream.pid));
