@@ -61,7 +61,7 @@ export class SegmentWriter {
     this.#directoryIsSynced = true;
   }
 
-  /** Fills the segment with zeros from `position` to its end, durably. */
+  /** Fills the segment with zeros from `position` to its end. */
   async zeroFrom(timeline: TimelineId, position: Lsn): Promise<void> {
     const start = segmentStart(position, this.#segmentBytes);
     for (let at = distance(start, position); at < this.#segmentBytes; ) {
@@ -69,7 +69,6 @@ export class SegmentWriter {
       await this.write(timeline, (start + BigInt(at)) as Lsn, [ZEROS.subarray(0, length)]);
       at += length;
     }
-    await this.sync();
   }
 
   /** Closes what is open; what was written but not synced stays so. */

@@ -77,6 +77,8 @@ export class WalStore {
   readonly #progress = new Condition();
   #failure: WalcadeError | undefined;
   #needsRewind = false;
+  /** An fsync has failed: what was written since the last one may be gone. */
+  #lost: WalcadeError | undefined;
   readonly #running = new Set<{ startMs: number }>();
   /** A proven record that becomes the next start's first one once it is durable. */
   #candidate: { start: Lsn; end: Lsn } | undefined;
@@ -256,6 +258,7 @@ export class WalStore {
     } catch (error) {
       throw diskRefusal(error, 'write');
     }
+    await this.#sync();
     const read = readStored(this.#reader, this.timeline);
     this.#walker = await walkTo(read, this.#control.data, target);
     this.#cache.forgetFrom(this.timeline, Number(target / BigInt(BLOCK_BYTES)));
@@ -288,7 +291,10 @@ export class WalStore {
     });
   }
 
-  /** Removes the segments of all timelines that end at or before `position`. */
+  /**
+   * Removes the segments of all timelines that end at or before `position`, the oldest first and
+   * each durably, so that a power cut leaves no gap.
+   */
   async removeBefore(position: Lsn): Promise<void> {
     const { segmentBytes } = this;
     const kept = segmentStart(position, segmentBytes);
@@ -297,6 +303,7 @@ export class WalStore {
     const names = await this.#disk.list(this.#walDirectory);
     for (const name of removableSegments(names, kept, segmentBytes)) {
       await this.#disk.remove(`${this.#walDirectory}/${name}`);
+      await this.#disk.syncDirectory(this.#walDirectory);
     }
   }
 
@@ -367,6 +374,7 @@ export class WalStore {
     }
     if (end % BigInt(segmentBytes) !== 0n) await this.#writer.zeroFrom(timeline, end);
     await this.#writer.sync();
+    await this.#disk.syncDirectory(this.#walDirectory);
   }
 
   async #write(signal: AbortSignal): Promise<void> {
@@ -405,6 +413,7 @@ export class WalStore {
   async #flush(signal: AbortSignal): Promise<void> {
     for (;;) {
       signal.throwIfAborted();
+      if (this.#lost !== undefined) throw this.#lost;
       if (this.#flushed === this.#written) {
         await this.#progress.wait(signal);
         continue;
@@ -414,17 +423,26 @@ export class WalStore {
   }
 
   async #syncTo(target: Lsn): Promise<void> {
-    try {
-      await this.#timed(() => this.#writer.sync());
-    } catch (error) {
-      throw diskRefusal(error, 'fsync');
-    }
+    await this.#sync();
+    // The upstream may remove the segment once its end was reported: no start may need it again.
+    if (target % BigInt(this.segmentBytes) === 0n) await this.#control.update({ flushed: target });
     this.#flushed = target;
     if (this.#candidate !== undefined && this.#candidate.end <= target) {
       this.#walkFrom = this.#candidate.start;
       this.#candidate = undefined;
     }
     this.#progress.notify();
+  }
+
+  /** A failed fsync ends `run`, whoever asked for it: the next one could succeed without the data. */
+  async #sync(): Promise<void> {
+    try {
+      await this.#timed(() => this.#writer.sync());
+    } catch (error) {
+      this.#lost = diskRefusal(error, 'fsync');
+      this.#progress.notify();
+      throw this.#lost;
+    }
   }
 
   /** At the end of `run`: everything received is written, synced and noted in the control file. */
