@@ -190,7 +190,7 @@ function readReserveWal(options: readonly CommandOption[]): boolean {
   let reserveWal: boolean | undefined;
   for (const option of options) {
     if (!CREATE_SLOT_OPTIONS.has(option.name)) {
-      throw new WalcadeError(SQLSTATE.SYNTAX_ERROR, `unrecognized option: ${option.name}`);
+      throw new WalcadeError(SQLSTATE.INTERNAL_ERROR, `unrecognized option: ${option.name}`);
     }
     if (option.name !== 'reserve_wal' || reserveWal !== undefined) {
       throw new WalcadeError(SQLSTATE.SYNTAX_ERROR, 'conflicting or redundant options', {
