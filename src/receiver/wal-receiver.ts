@@ -225,8 +225,7 @@ export class WalReceiver {
     });
     const answer = await this.#answered(client, () => client.startCopyBoth(command));
     if (answer.kind === 'results') return parseTimelineEnd(answer.results);
-    this.#failures = 0;
-    this.#lastMessage = undefined;
+    const provenBefore = this.#store.proven;
     this.#status = { ...this.#status, state: 'streaming', reason: undefined };
     const from = `${this.#status.upstream} at ${formatLsn(start)} on timeline ${timeline}`;
     this.#log.log(`started streaming WAL from ${from}`);
@@ -240,6 +239,11 @@ export class WalReceiver {
       onUpstreamPosition: (walEnd, sentAtUs) => {
         this.#status.upstreamWalEnd = walEnd;
         this.#status.upstreamSentAtUs = sentAtUs;
+        // CopyBoth promises nothing, WAL may be gone or corrupt: only what came is a success.
+        const { proven } = this.#store;
+        if (proven === provenBefore && walEnd > proven) return;
+        this.#failures = 0;
+        this.#lastMessage = undefined;
       },
     });
     return stream.run(signal);
