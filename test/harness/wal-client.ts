@@ -10,7 +10,6 @@ import { systemClock } from '../../src/base/clock.ts';
 import { parseConninfo } from '../../src/config/conninfo.ts';
 import { BACKEND } from '../../src/protocol/backend-messages.ts';
 import { ReplicationClient } from '../../src/protocol/client.ts';
-import { errorFromResponse } from '../../src/protocol/error-response.ts';
 import { systemNetwork } from '../../src/protocol/network.ts';
 import { formatStartReplication } from '../../src/protocol/replication-command.ts';
 import {
@@ -78,6 +77,7 @@ export class WalClient implements Member {
   /**
    * Receives the WAL from `start` to `end` and gives its SHA-256; refuses a gap, an overlap and a
    * message that is longer than PostgreSQL's. It acknowledges all, then the copy is still open.
+   * Throws what the server says instead; the session then is ready for the next command.
    */
   async receive({ start, end, timeline = timelineId(1), slot }: WalRange): Promise<string> {
     const hash = createHash('sha256');
@@ -90,8 +90,12 @@ export class WalClient implements Member {
     this.#position = start;
     let isWalData = false;
     while (this.#position < end) {
-      const { type, body, offset, bodyBytes } = await this.client.next();
-      if (type === BACKEND.ERROR_RESPONSE) throw errorFromResponse(body);
+      const message = await this.client.next();
+      const { type, body, offset, bodyBytes } = message;
+      if (type === BACKEND.ERROR_RESPONSE) {
+        this.client.connection.unread([message]);
+        await this.client.results();
+      }
       assert.equal(type, BACKEND.COPY_DATA);
       let wal = body;
       if (offset === 0) {

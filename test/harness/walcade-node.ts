@@ -8,7 +8,9 @@ import { execFile } from 'node:child_process';
 import { appendFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { readStatus } from '../../src/admin/control-socket.ts';
 import type { NodeStatus } from '../../src/admin/node-status.ts';
+import { CONTROL_SOCKET } from '../../src/node/node-directory.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../src/wal/lsn.ts';
 import { type LogMark, ServerLog } from './server-log.ts';
 import { ServerProcess } from './server-process.ts';
@@ -182,10 +184,9 @@ export class WalcadeNode implements Member {
     });
   }
 
+  /** What `walcade status --json` shows, without a process for each look. */
   async status(): Promise<NodeStatus> {
-    const { code, stdout, stderr } = await this.cli(['status', '-D', this.directory, '--json']);
-    if (code !== 0) throw new Error(`walcade status ended with status ${code}\n${stderr}`);
-    return JSON.parse(stdout) as NodeStatus;
+    return readStatus(join(this.directory, CONTROL_SOCKET));
   }
 
   /** Announces lines of WARNING and above that match `pattern`, so that they are no complaint. */
