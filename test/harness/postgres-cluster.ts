@@ -58,6 +58,8 @@ export interface ClusterOptions {
   major?: number;
   /** Another PostgreSQL than the package's. */
   binaries?: PostgresBinaries | undefined;
+  /** A port that the caller knows to be free; else one is reserved. */
+  port?: number;
 }
 
 export interface StandbyOptions {
@@ -73,6 +75,8 @@ export interface StandbyOptions {
   major?: number;
   /** Another PostgreSQL than the package's. */
   binaries?: PostgresBinaries | undefined;
+  /** A port that the caller knows to be free; else one is reserved. */
+  port?: number;
 }
 
 export class PostgresCluster implements Member {
@@ -369,6 +373,7 @@ interface Wish {
   directory: string | undefined;
   major?: number;
   binaries?: PostgresBinaries | undefined;
+  port?: number;
 }
 
 /** Directories that PostgreSQL's user owns, and a port. */
@@ -383,7 +388,7 @@ async function choosePlace(tree: TestDirectory, wish: Wish): Promise<Place> {
     }
   }
   const binaries = wish.binaries ?? (await findPostgres(wish.major));
-  const port = await tree.reservePort();
+  const port = wish.port ?? (await tree.reservePort());
   return { binaries, dataDirectory, socketDirectory, port };
 }
 

@@ -28,10 +28,17 @@ export interface Member {
 
 const live = new Set<TestDirectory>();
 
-process.once('SIGTERM', () => {
-  const shown = [...live].map((directory) => directory.showLogs('terminated by SIGTERM'));
-  void Promise.allSettled(shown).finally(() => process.exit(143));
-});
+let isWatching = false;
+
+/** A test runner ends a file that takes too long with SIGTERM: what its servers said is shown. */
+function showLogsWhenTerminated(): void {
+  if (isWatching) return;
+  isWatching = true;
+  process.once('SIGTERM', () => {
+    const shown = [...live].map((directory) => directory.showLogs('terminated by SIGTERM'));
+    void Promise.allSettled(shown).finally(() => process.exit(143));
+  });
+}
 
 export class TestDirectory {
   readonly path: string;
@@ -63,7 +70,20 @@ export class TestDirectory {
     await chmod(path, 0o755);
     const directory = new TestDirectory(root, path);
     live.add(directory);
+    showLogsWhenTerminated();
     return directory;
+  }
+
+  /** The existing directory `path` for what is no test; `remove` ends its members and deletes it. */
+  static standalone(path: string): TestDirectory {
+    return new TestDirectory(path, path);
+  }
+
+  /** Stops every member, in reverse order, and removes the directory unless it is to be kept. */
+  async remove({ keep }: { keep: boolean }): Promise<string[]> {
+    const complaints = await this.#endMembers();
+    if (!keep) await rm(this.path, { recursive: true, force: true, maxRetries: 5 });
+    return complaints;
   }
 
   /** Puts `member` in the care of this directory. */
