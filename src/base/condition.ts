@@ -21,39 +21,33 @@ export class Condition {
 
   /** Resolves at the next `notify`; rejects with the signal's reason when it aborts. */
   wait(signal: AbortSignal): Promise<void> {
+    return this.#wait(signal, () => undefined);
+  }
+
+  /** As `wait`, but also resolves after `timeoutMs`. */
+  waitAtMost(timeoutMs: number, clock: Clock, signal: AbortSignal): Promise<void> {
+    return this.#wait(signal, (wake) => clock.setTimer(timeoutMs, wake));
+  }
+
+  #wait(signal: AbortSignal, startTimer: (wake: () => void) => Timer | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
       if (signal.aborted) return reject(signal.reason as Error);
-      const onAbort = (): void => {
-        this.#wakes.delete(wake);
-        reject(signal.reason as Error);
-      };
-      const wake = (): void => {
+      const settle = (): void => {
         this.#wakes.delete(wake);
         signal.removeEventListener('abort', onAbort);
+        timer?.cancel();
+      };
+      const wake = (): void => {
+        settle();
         resolve();
       };
+      const onAbort = (): void => {
+        settle();
+        reject(signal.reason as Error);
+      };
+      const timer = startTimer(wake);
       this.#wakes.add(wake);
       signal.addEventListener('abort', onAbort, { once: true });
     });
   }
-
-  /** As `wait`, but also resolves after `timeoutMs`. */
-  async waitAtMost(timeoutMs: number, clock: Clock, signal: AbortSignal): Promise<void> {
-    let timer: Timer | undefined;
-    const timeout = new AbortController();
-    const forward = (): void => timeout.abort(signal.reason);
-    signal.addEventListener('abort', forward, { once: true });
-    if (signal.aborted) forward();
-    else timer = clock.setTimer(timeoutMs, () => timeout.abort(TIMED_OUT));
-    try {
-      await this.wait(timeout.signal);
-    } catch (error) {
-      if (error !== TIMED_OUT) throw error;
-    } finally {
-      timer?.cancel();
-      signal.removeEventListener('abort', forward);
-    }
-  }
 }
-
-const TIMED_OUT = new Error('the wait has timed out');

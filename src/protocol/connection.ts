@@ -137,7 +137,9 @@ export class Connection {
       this.#fail(error as Error);
       return;
     }
-    for (const message of this.#queue.slice(before)) this.#queuedBytes += queuedBytesOf(message);
+    for (let i = before; i < this.#queue.length; i++) {
+      this.#queuedBytes += queuedBytesOf(this.#queue[i] as Message);
+    }
     if (this.#queuedBytes > READ_AHEAD_BYTES) this.#socket.pause();
     if (this.#queue.length === before) return;
     const waiting = this.#waiting;

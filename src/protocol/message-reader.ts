@@ -85,13 +85,14 @@ export class MessageReader {
     const part = bytes.subarray(0, length);
     const offset = this.#done;
     this.#done += length;
-    const message = { type: this.#type, bodyBytes: this.#bodyBytes };
+    const type = this.#type;
+    const bodyBytes = this.#bodyBytes;
     if (this.#assembled === undefined) {
-      if (length > 0) out.push({ ...message, body: part, offset });
+      if (length > 0) out.push({ type, body: part, offset, bodyBytes });
     } else {
       part.copy(this.#assembled, offset);
-      if (this.#done === this.#bodyBytes) {
-        out.push({ ...message, body: this.#assembled, offset: 0 });
+      if (this.#done === bodyBytes) {
+        out.push({ type, body: this.#assembled, offset: 0, bodyBytes });
         this.#assembled = undefined;
       }
     }
