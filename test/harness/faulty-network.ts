@@ -7,7 +7,7 @@
  */
 import { once } from 'node:events';
 import { type AddressInfo, type Server, type Socket, connect, createServer } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as turnOfEventLoop, setTimeout as sleep } from 'node:timers/promises';
 import type { Member, TestDirectory } from './test-directory.ts';
 import { type RandomNumber, WalRecutter, seededRandom } from './wal-recutter.ts';
 
@@ -27,6 +27,7 @@ const RANDOM_PIECE_BYTES_MAX = 3_000;
 const RECUT_PAUSE_MS_MAX = 3;
 const QUEUED_BYTES_MAX = 1024 * 1024;
 const PAUSE_POLL_MS = 5;
+const WRITES_PER_TURN = 16;
 
 export interface FaultyNetworkOptions extends Partial<Faults> {
   name?: string;
@@ -49,6 +50,7 @@ export class FaultyNetwork implements Member {
   #port = 0;
   #connectionCount = 0;
   #closed = false;
+  #writes = 0;
 
   private constructor(upstreamPort: number, options: FaultyNetworkOptions) {
     const { name, upstreamHost = '127.0.0.1', seed = Date.now() % 1_000_000, ...faults } = options;
@@ -118,7 +120,7 @@ export class FaultyNetwork implements Member {
 
   /** Resets every connection, as a firewall or a crashed machine does. */
   resetAll(): void {
-    for (const socket of this.#sockets) socket.resetAndDestroy();
+    for (const socket of this.#sockets) reset(socket);
   }
 
   async end(): Promise<void> {
@@ -154,7 +156,7 @@ export class FaultyNetwork implements Member {
       [upstream, downstream],
     ] as const) {
       socket.on('close', (hadError) => {
-        if (hadError && !deaf.has(socket)) other.resetAndDestroy();
+        if (hadError && !deaf.has(socket)) reset(other);
       });
     }
     const recutter =
@@ -206,6 +208,9 @@ export class FaultyNetwork implements Member {
     while (this.#isPaused && !to.destroyed) await sleep(PAUSE_POLL_MS);
     if (to.destroyed) return;
     await new Promise<void>((resolve) => to.write(piece, () => resolve()));
+    // A write that the system takes at once ends before the event loop turns: let others run.
+    this.#writes += 1;
+    if (this.#writes % WRITES_PER_TURN === 0) await turnOfEventLoop();
     const { bytesPerSecond } = this.#faults;
     if (bytesPerSecond > 0) await sleep((piece.length / bytesPerSecond) * 1000);
   }
@@ -223,6 +228,12 @@ export class FaultyNetwork implements Member {
       from = to;
     }
   }
+}
+
+/** A reset is refused, and the socket left open, while a shutdown of it is under way (libuv). */
+function reset(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
 }
 
 /** Sockets whose connection was cut silently. */
