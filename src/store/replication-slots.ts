@@ -2,8 +2,8 @@
  * The physical replication slots of this node's downstreams, one file each in pg_replslot.
  *
  * A persistent slot survives a restart; a temporary one lives as long as its session. WAL is
- * removed by what is on disk (`claims`), so a crash never finds a slot whose restart LSN is older
- * than what was kept for it.
+ * removed by what is on disk of them too (`claims`), so a crash never finds a slot whose restart
+ * LSN is older than what was kept for it.
  */
 import * as v from 'valibot';
 import { Condition } from '../base/condition.ts';
@@ -143,14 +143,14 @@ export class ReplicationSlots {
   }
 
   /**
-   * The oldest WAL that each slot may need, by what is on disk of it: after a crash a slot stands
-   * where it was saved.
+   * The oldest WAL that each slot may need: where it stands, and where it would stand after a crash,
+   * if that is further back.
    */
   claims(): Lsn[] {
     return this.all().flatMap((slot) => {
       const saved = this.#saved.get(slot.name);
-      const { restartLsn } = saved === undefined ? slot : parseSlot(slot.name, saved);
-      return restartLsn === undefined ? [] : [restartLsn];
+      const positions = [slot, ...(saved === undefined ? [] : [parseSlot(slot.name, saved)])];
+      return positions.flatMap(({ restartLsn }) => restartLsn ?? []);
     });
   }
 
