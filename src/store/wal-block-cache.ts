@@ -12,7 +12,7 @@ import { assert } from '../base/assert.ts';
 import type { TimelineId } from '../wal/lsn.ts';
 
 /** Divides every segment size and is a multiple of the page size, so a block's end is a safe cut. */
-export const BLOCK_BYTES = 256 * 1024;
+export const BLOCK_BYTES = 1024 * 1024;
 
 export interface WalBlock {
   readonly timeline: TimelineId;
@@ -23,10 +23,16 @@ export interface WalBlock {
   pins: number;
 }
 
+interface LoadingBlock {
+  readonly timeline: TimelineId;
+  readonly number: number;
+  readonly done: Promise<WalBlock>;
+}
+
 export class WalBlockCache {
   readonly #capacityBlocks: number;
   readonly #blocks = new Map<string, WalBlock>();
-  readonly #loading = new Map<string, Promise<WalBlock>>();
+  readonly #loading = new Map<string, LoadingBlock>();
   readonly #spareBuffers: Buffer[] = [];
 
   constructor({ capacityBytes }: { capacityBytes: number }) {
@@ -68,15 +74,17 @@ export class WalBlockCache {
       if (found !== undefined) return found;
       const loading = this.#loading.get(key);
       if (loading !== undefined) {
-        await loading;
+        await loading.done;
         continue;
       }
-      const reading = this.#read(timeline, number, fill);
+      const isRemembered = (): boolean => this.#loading.get(key) === reading;
+      const done = this.#read(timeline, number, { fill, isRemembered });
+      const reading = { timeline, number, done };
       this.#loading.set(key, reading);
       try {
-        return await reading;
+        return await done;
       } finally {
-        this.#loading.delete(key);
+        if (isRemembered()) this.#loading.delete(key);
       }
     }
   }
@@ -87,22 +95,30 @@ export class WalBlockCache {
     if (block.pins === 0) this.#dropUnused();
   }
 
-  /** Forgets what is cached of a timeline from block `number` on; nobody may be using it. */
+  /**
+   * Forgets what is cached of a timeline from block `number` on, also what is being loaded. Who uses
+   * such a block keeps it; nobody else gets it.
+   */
   forgetFrom(timeline: TimelineId, number: number): void {
-    for (const [key, block] of this.#blocks) {
-      if (block.timeline === timeline && block.number >= number) this.#blocks.delete(key);
+    for (const blocks of [this.#blocks, this.#loading]) {
+      for (const [key, block] of blocks) {
+        if (block.timeline === timeline && block.number >= number) blocks.delete(key);
+      }
     }
   }
 
   async #read(
     timeline: TimelineId,
     number: number,
-    fill: (bytes: Buffer) => Promise<number>,
+    {
+      fill,
+      isRemembered,
+    }: { fill: (bytes: Buffer) => Promise<number>; isRemembered: () => boolean },
   ): Promise<WalBlock> {
     const bytes = this.#spareBuffers.pop() ?? Buffer.allocUnsafeSlow(BLOCK_BYTES);
     const filled = await fill(bytes);
     const block = { timeline, number, bytes, filled, pins: 1 };
-    this.#blocks.set(blockKey(timeline, number), block);
+    if (isRemembered()) this.#blocks.set(blockKey(timeline, number), block);
     this.#dropUnused();
     return block;
   }
