@@ -51,12 +51,11 @@ async function cutEverywhere(
     disk.cutPowerAt = disk.operations + at;
     await live(disk, told, sleep).catch(() => {});
     disk.cutPower();
-    for (const keep of keeps) {
-      await checkRestart(disk, keep, told).catch((error: unknown) => {
-        const where = `seed ${seed}, power cut at operation ${at} of ${operations}`;
-        throw new Error(`${where}: ${String(error)}`, { cause: error });
-      });
-    }
+    const where = `seed ${seed}, power cut at operation ${at} of ${operations}`;
+    for (const keep of keeps) await checkRestart(disk.afterPowerCut(keep), { keep, told, where });
+    // If only the process was killed, the power may still be cut after the next start.
+    const keep: Keep = () => false;
+    await checkRestart(disk.afterKill(), { keep, told, where: `${where}, first by kill -9` });
   }
 }
 
@@ -89,23 +88,33 @@ async function live(disk: TestDisk, told: Told, sleep: Sleep): Promise<void> {
   await node.stop();
 }
 
-/** Starts what a power cut left, twice, since the second cut shows what the first start made durable. */
-async function checkRestart(cut: TestDisk, keep: Keep, told: Told): Promise<void> {
-  const node = await StoreUnderTest.open(cut.afterPowerCut(keep));
-  check(node, told);
-  await assertStored(node);
-  const again = { flushed: node.store.flushed, slot: told.slot };
-  node.disk.cutPower();
-  await node.stop().catch(() => {});
-  const second = await StoreUnderTest.open(node.disk.afterPowerCut(keep));
-  check(second, again);
-  // It goes on to the end, and what is stored is what was sent.
-  await second.appendDurably(wal);
-  assert.equal(second.store.flushed, END);
-  await assertStored(second);
-  await second.stop();
-  assert.equal(second.control.data.cleanShutdown, true);
-  assert.deepEqual(second.log, []);
+interface Restart {
+  /** What a second power cut leaves: it shows what the first start has made durable. */
+  keep: Keep;
+  told: Told;
+  where: string;
+}
+
+/** Starts what is found, checks it, cuts the power again, and goes on to the end. */
+async function checkRestart(found: TestDisk, { keep, told, where }: Restart): Promise<void> {
+  try {
+    const node = await StoreUnderTest.open(found);
+    check(node, told);
+    await assertStored(node);
+    const again = { flushed: node.store.flushed, slot: told.slot };
+    found.cutPower();
+    await node.stop().catch(() => {});
+    const second = await StoreUnderTest.open(found.afterPowerCut(keep));
+    check(second, again);
+    await second.appendDurably(wal);
+    assert.equal(second.store.flushed, END);
+    await assertStored(second);
+    await second.stop();
+    assert.equal(second.control.data.cleanShutdown, true);
+    assert.deepEqual(second.log, []);
+  } catch (error) {
+    throw new Error(`${where}: ${String(error)}`, { cause: error });
+  }
 }
 
 function check({ store, slots }: StoreUnderTest, told: Told): void {

@@ -390,8 +390,8 @@ export class WalStore {
         this.#failure = diskRefusal(error, 'write');
       }
       this.#progress.notify();
-      const isSegmentEnd = this.#written % BigInt(this.segmentBytes) === 0n;
-      while (isSegmentEnd && this.#flushed < this.#written) await this.#progress.wait(signal);
+      if (this.#written % BigInt(this.segmentBytes) !== 0n) continue;
+      while (this.#flushed < this.#written) await this.#progress.wait(signal);
     }
   }
 
@@ -427,7 +427,11 @@ export class WalStore {
     // The upstream may remove the segment once its end was reported: no start may need it again.
     if (target % BigInt(this.segmentBytes) === 0n) await this.#control.update({ flushed: target });
     this.#flushed = target;
-    if (this.#candidate !== undefined && this.#candidate.end <= target) {
+    const { provenRecordStart, proven } = this.#walker;
+    if (provenRecordStart !== undefined && proven <= target) {
+      this.#walkFrom = provenRecordStart;
+      this.#candidate = undefined;
+    } else if (this.#candidate !== undefined && this.#candidate.end <= target) {
       this.#walkFrom = this.#candidate.start;
       this.#candidate = undefined;
     }
@@ -456,10 +460,12 @@ export class WalStore {
       await this.checkpoint();
       await this.#control.update({ cleanShutdown: this.#failure === undefined });
     } catch (error) {
+      if (error === this.#lost) throw error;
       this.#log.error(error);
+    } finally {
+      await this.#writer.close();
+      await this.#reader.close();
     }
-    await this.#writer.close();
-    await this.#reader.close();
   }
 
   #unwritten(end: Lsn): Uint8Array[] {

@@ -10,6 +10,8 @@ const SECTOR_BYTES = 512;
 export type Keep = () => boolean;
 
 export class Inode {
+  /** The last name it was given, with its directory. */
+  path = '';
   /** Zeros beyond the size. Both buffers are of the same length. */
   #content: Buffer;
   #durable: Buffer;

@@ -35,7 +35,7 @@ interface Directory {
 }
 
 export class TestDisk implements Disk {
-  /** Called as each operation begins: it may throw, or delay it. A path ends with a file's name. */
+  /** Called as each operation begins: it may throw, or delay it. */
   onOperation: (operation: DiskOperation) => void | Promise<void> = () => {};
   /** The power is cut within this operation: it is half done, and nobody is told that it was. */
   cutPowerAt = Number.POSITIVE_INFINITY;
@@ -98,6 +98,14 @@ export class TestDisk implements Disk {
     return disk;
   }
 
+  /** The same disk after its power was not cut but the process killed: nothing is lost yet. */
+  afterKill(): TestDisk {
+    if (!this.#isCut) throw new Error('the power has not been cut');
+    const disk = new TestDisk();
+    for (const [path, directory] of this.#directories) disk.#directories.set(path, directory);
+    return disk;
+  }
+
   async open(path: string, mode: 'read' | 'write' | 'create'): Promise<DiskFile> {
     return this.#do(mode === 'create' ? 'names' : 'read', path, () => {
       const { names } = this.#directory(path);
@@ -106,7 +114,9 @@ export class TestDisk implements Disk {
         if (names.has(name)) throw systemError('EEXIST');
         names.set(name, new Inode());
       }
-      return this.#file(path, this.#inode(path));
+      const inode = this.#inode(path);
+      inode.path = path;
+      return this.#file(inode);
     });
   }
 
@@ -126,6 +136,7 @@ export class TestDisk implements Disk {
       const inode = this.#inode(from);
       this.#directory(from).names.delete(basename(from));
       this.#directory(to).names.set(basename(to), inode);
+      inode.path = to;
     });
   }
 
@@ -148,18 +159,19 @@ export class TestDisk implements Disk {
     this.#inode(path).flipBit(offset);
   }
 
-  #file(path: string, inode: Inode): DiskFile {
+  #file(inode: Inode): DiskFile {
     return {
       read: (into, position) =>
-        this.#do('read', path, () => {
+        this.#do('read', inode.path, () => {
           const length = inode.read(into, position);
           this.#bytesRead += length;
           return length;
         }),
-      write: (buffers, position) => this.#do('write', path, () => inode.write(buffers, position)),
-      truncate: (bytes) => this.#do('write', path, () => inode.truncate(bytes)),
-      sync: () => this.#do('sync', path, () => inode.sync()),
-      sizeBytes: () => this.#do('read', path, () => inode.size),
+      write: (buffers, position) =>
+        this.#do('write', inode.path, () => inode.write(buffers, position)),
+      truncate: (bytes) => this.#do('write', inode.path, () => inode.truncate(bytes)),
+      sync: () => this.#do('sync', inode.path, () => inode.sync()),
+      sizeBytes: () => this.#do('read', inode.path, () => inode.size),
       close: async () => {},
     };
   }
