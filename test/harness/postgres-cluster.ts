@@ -9,8 +9,9 @@ import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { formatLsn, type Lsn, parseLsn } from '../../src/wal/lsn.ts';
 import { copyDirectory, takeBackup } from './file-backup.ts';
-import { type PostgresBinaries, findPostgres, postgresUser } from './postgres-binaries.ts';
+import { type PostgresBinaries, postgresUser } from './postgres-binaries.ts';
 import { runInitdb } from './postgres-initdb.ts';
+import { type Place, choosePlace, cleanEnvironment } from './postgres-place.ts';
 import { killTree } from './process-tree.ts';
 import { ServerLog } from './server-log.ts';
 import { ServerProcess } from './server-process.ts';
@@ -359,47 +360,4 @@ export class PostgresCluster implements Member {
   #upstreamSetting(conninfo: string): string {
     return `${conninfo} application_name=${this.name}`;
   }
-}
-
-interface Place {
-  binaries: PostgresBinaries;
-  dataDirectory: string;
-  socketDirectory: string;
-  port: number;
-}
-
-interface Wish {
-  name: string;
-  directory: string | undefined;
-  major?: number;
-  binaries?: PostgresBinaries | undefined;
-  port?: number;
-}
-
-/** Directories that PostgreSQL's user owns, and a port. */
-async function choosePlace(tree: TestDirectory, wish: Wish): Promise<Place> {
-  const dataDirectory = wish.directory ?? join(tree.path, wish.name);
-  await fs.mkdir(dataDirectory, { mode: 0o700 });
-  const socketDirectory = await tree.makeDirectory(`${wish.name}.s`);
-  const user = postgresUser();
-  if (user !== undefined) {
-    for (const directory of [dataDirectory, socketDirectory]) {
-      await fs.chown(directory, user.uid, user.gid);
-    }
-  }
-  const binaries = wish.binaries ?? (await findPostgres(wish.major));
-  const port = wish.port ?? (await tree.reservePort());
-  return { binaries, dataDirectory, socketDirectory, port };
-}
-
-/** What a server is started with: nothing of the tester's language, time zone or PG variables. */
-function cleanEnvironment(): Record<string, string> {
-  return {
-    PATH: process.env['PATH'] ?? '/usr/bin:/bin',
-    LC_ALL: process.platform === 'darwin' ? 'C' : 'C.UTF-8',
-    TZ: 'UTC',
-    ...(process.env['WALCADE_TEST_DIRECTORY'] === undefined
-      ? {}
-      : { WALCADE_TEST_DIRECTORY: process.env['WALCADE_TEST_DIRECTORY'] }),
-  };
 }
