@@ -1,0 +1,73 @@
+/** What a person sees: sizes, tables and facts. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { lsn, timelineId } from '../wal/lsn.ts';
+import { describeNode } from './init-command.ts';
+import { formatBytes, formatFacts, formatTable } from './terminal.ts';
+
+const plain = (text: string): string => text.replaceAll(/\u001b\[\d+m/g, '');
+
+test('bytes are shown as pg_size_pretty() shows them', () => {
+  assert.equal(formatBytes(0), '0 bytes');
+  assert.equal(formatBytes(10_239), '10239 bytes');
+  assert.equal(formatBytes(10_240), '10 kB');
+  assert.equal(formatBytes(16 * 1024 * 1024), '16 MB');
+  assert.equal(formatBytes(5e15), '4547 TB');
+});
+
+test('a table is as wide as its widest cells, without blanks at line ends', () => {
+  const table = plain(
+    formatTable(
+      ['slot', 'state'],
+      [
+        ['a_long_name', 'active'],
+        ['b', '-'],
+      ],
+    ),
+  );
+  assert.equal(table, 'slot         state\na_long_name  active\nb            -');
+});
+
+test('facts stand under each other', () => {
+  assert.equal(
+    formatFacts([
+      ['node', 'relay'],
+      ['upstream', 'primary'],
+    ]),
+    'node      relay\nupstream  primary\n',
+  );
+});
+
+test('init says what it found, what it made, and how to start it', () => {
+  const made = {
+    name: 'relay',
+    serverVersion: '18.4',
+    role: 'primary' as const,
+    systemIdentifier: 7711370198089870397n,
+    timeline: timelineId(1),
+    slot: undefined,
+    start: lsn(0x1000000n),
+  };
+  const options = {
+    directory: '/srv/relay',
+    upstream: 'host=db1',
+    name: undefined,
+    port: '5433',
+    listenAddresses: undefined,
+    slot: false as const,
+    startLsn: undefined,
+  };
+  assert.equal(
+    describeNode(made, options),
+    `upstream  primary, PostgreSQL 18.4, timeline 1
+system    7711370198089870397
+slot      none: nothing holds WAL for this node
+node      relay in /srv/relay, port 5433
+WAL from  0/1000000
+
+Start it with:
+
+    walcade start -D /srv/relay
+`,
+  );
+});
