@@ -18,7 +18,7 @@ import type { WalSource } from './wal-source.ts';
 /** The most WAL in one message: 16 pages, as MAX_SEND_SIZE in walsender.c. */
 export const MESSAGE_BYTES_MAX = 16 * PAGE_BYTES;
 
-const BATCH_BYTES_MAX = 4 * MESSAGE_BYTES_MAX;
+const BATCH_BYTES_MAX = 8 * MESSAGE_BYTES_MAX;
 
 export interface WalFeedOptions {
   start: Lsn;
