@@ -9,7 +9,7 @@ import { type Lsn, parseLsn } from '../../src/wal/lsn.ts';
 import { segmentStart } from '../../src/wal/segment.ts';
 import { PostgresCluster } from '../harness/postgres-cluster.ts';
 import { TestDirectory } from '../harness/test-directory.ts';
-import { waitFor, waitForValue } from '../harness/wait.ts';
+import { waitFor } from '../harness/wait.ts';
 import { WalClient } from '../harness/wal-client.ts';
 import { listSegments } from '../harness/wal-files.ts';
 import { WalcadeNode } from '../harness/walcade-node.ts';
@@ -126,10 +126,13 @@ test('a slot survives a stop and a crash of the relay, with the WAL it needs', a
 test('wal_keep_size and slots decide which segments a relay keeps', async (t) => {
   const { tree, primary, relay } = await primaryAndRelay(t, { wal_keep_size: '3MB' });
   const client = await WalClient.connect(tree, relay.conninfo);
+  const first = await oldestOf(relay);
+  await writeSegments(primary, 2);
   await primary.sql('CHECKPOINT');
   await relay.waitForCatchup(await primary.currentLsn());
   await client.query('CREATE_REPLICATION_SLOT holder PHYSICAL (RESERVE_WAL)');
   const restart = await restartLsn(relay, 'holder');
+  assert.ok(segmentStart(restart, SEGMENT_BYTES) > first, 'there is WAL that the slot has not');
 
   // What is older than the slot and wal_keep_size goes; what the slot needs stays, however old.
   await writeSegments(primary, 12);
@@ -156,10 +159,9 @@ test('wal_keep_size and slots decide which segments a relay keeps', async (t) =>
   await waitForOldest(relay, primary, (oldest, end) => end - oldest <= 6n * BigInt(SEGMENT_BYTES));
   const kept = (await primary.currentLsn()) - (await oldestOf(relay));
   assert.ok(kept >= 3n * BigInt(SEGMENT_BYTES), `wal_keep_size is kept, not ${kept} bytes`);
-  await waitForValue(
+  await waitFor(
     'pg_wal to hold no older segment',
-    await firstSegmentLsn(relay),
-    async () => (await relay.status()).positions.oldest,
+    async () => (await firstSegmentLsn(relay)) === (await relay.status()).positions.oldest,
   );
 });
 
@@ -186,16 +188,16 @@ async function firstSegmentLsn(relay: WalcadeNode): Promise<string> {
   return `${(high ?? 0).toString(16)}/${((low ?? 0) * SEGMENT_BYTES).toString(16)}`.toUpperCase();
 }
 
-/** Writes on, a segment at a time as removal comes with segments, until the oldest WAL is right. */
+/** Begins a segment, as removal comes with segments, and waits until the oldest WAL is right. */
 async function waitForOldest(
   relay: WalcadeNode,
   primary: PostgresCluster,
   isRight: (oldest: Lsn, end: Lsn) => boolean,
 ): Promise<void> {
-  await waitFor('old segments to be removed', async () => {
-    await writeSegments(primary, 1);
-    return isRight(await oldestOf(relay), await primary.currentLsn());
-  });
+  await writeSegments(primary, 1);
+  const end = await primary.currentLsn();
+  await relay.waitForCatchup(end);
+  await waitFor('old segments to be removed', async () => isRight(await oldestOf(relay), end));
 }
 
 /** Begins `count` new segments, each after a little WAL. */
