@@ -116,6 +116,7 @@ class Node {
         this.#config.hotStandbyFeedback
           ? this.#downstreams.feedback()
           : { xmin: 0n, catalogXmin: 0n },
+      feedbackChanged: this.#downstreams.feedbackChanged,
       clock,
       log: log.child('WAL receiver'),
     });
@@ -255,6 +256,7 @@ class Node {
       this.#config = { ...config, ...this.#restartOnly() };
       this.#hbaRules = hbaRules;
       this.#options.onLogLevel?.(config.logMinMessages);
+      this.#downstreams.feedbackChanged.notify();
       log.log('configuration files were read again');
       return { error: null, needRestart };
     } catch (error) {

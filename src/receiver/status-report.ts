@@ -50,4 +50,9 @@ export function isFeedbackDue(
   return nowMs - lastReportMs >= Math.max(intervalMs, FEEDBACK_INTERVAL_MS_MIN);
 }
 
+/** With many downstreams the sum of what they ask for is not made for each message. */
+export function isFeedbackLookDue({ nowMs, lastReportMs, intervalMs }: ReportTimes): boolean {
+  return nowMs - lastReportMs >= Math.max(intervalMs, FEEDBACK_INTERVAL_MS_MIN);
+}
+
 const FEEDBACK_INTERVAL_MS_MIN = 1000;

@@ -11,6 +11,7 @@
  */
 import { retryDelayMs } from '../base/backoff.ts';
 import type { Clock } from '../base/clock.ts';
+import type { Condition } from '../base/condition.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
@@ -65,6 +66,8 @@ export interface WalReceiverOptions {
   histories: HistoryFiles;
   settings: () => ReceiverSettings;
   feedback: () => Feedback;
+  /** Notified when `feedback` may give something else. */
+  feedbackChanged: Condition;
   clock: Clock;
   log: Log;
 }
@@ -215,7 +218,7 @@ export class WalReceiver {
   }
 
   async #stream(client: ReplicationClient, signal: AbortSignal): Promise<StreamEnd> {
-    const { settings, feedback } = this.#options;
+    const { settings, feedback, feedbackChanged } = this.#options;
     const { timeline, received: start } = this.#store;
     const { slotName: slot } = settings();
     const command = formatStartReplication({
@@ -236,6 +239,7 @@ export class WalReceiver {
       settings,
       apply: () => INVALID_LSN,
       feedback,
+      feedbackChanged,
       onUpstreamPosition: (walEnd, sentAtUs) => {
         this.#status.upstreamWalEnd = walEnd;
         this.#status.upstreamSentAtUs = sentAtUs;

@@ -35,8 +35,10 @@ import {
 } from '../wal/lsn.ts';
 import {
   type Feedback,
+  type ReportTimes,
   type ReportedPositions,
   isFeedbackDue,
+  isFeedbackLookDue,
   isReportDue,
 } from './status-report.ts';
 
@@ -64,6 +66,8 @@ export interface WalStreamOptions {
   apply: () => Lsn;
   /** What everything below this node asks to be kept. */
   feedback: () => Feedback;
+  /** Notified when `feedback` may give something else. */
+  feedbackChanged: Condition;
   /** Told of each message's walEnd and time of sending. */
   onUpstreamPosition: (walEnd: Lsn, sentAtUs: bigint) => void;
 }
@@ -84,6 +88,10 @@ export class UpstreamStream {
   #reportedFeedback: Feedback | undefined;
   #reportedMs = 0;
   #feedbackMs = 0;
+  #feedbackLookMs = Number.NEGATIVE_INFINITY;
+  #hasNewFeedback = true;
+  /** Something has changed since the reports last looked. */
+  #hasNews = false;
   #end: StreamEnd | undefined;
 
   constructor(options: WalStreamOptions) {
@@ -154,7 +162,7 @@ export class UpstreamStream {
       this.#options.onUpstreamPosition(walEnd, sentAt);
       if (!replyRequested) return;
       this.#replyWanted = true;
-      this.#wanted.notify();
+      this.#wake();
     } else {
       throw new WalcadeError(
         SQLSTATE.PROTOCOL_VIOLATION,
@@ -181,7 +189,7 @@ export class UpstreamStream {
     const backlog = (): number => distance(store.written, store.received);
     if (backlog() <= BACKLOG_BYTES_MAX) return;
     this.#isBlocked = true;
-    this.#wanted.notify();
+    this.#wake();
     while (backlog() > BACKLOG_BYTES_MAX / 2) {
       if (store.failure !== undefined) throw store.failure;
       await store.progress.wait(signal);
@@ -191,18 +199,29 @@ export class UpstreamStream {
   }
 
   async #report(signal: AbortSignal): Promise<void> {
-    const wake = (): void => this.#wanted.notify();
-    const stopListening = this.#store.progress.listen(wake);
+    const stopListening = this.#store.progress.listen(() => this.#wake());
+    const stopListeningBelow = this.#options.feedbackChanged.listen(() => {
+      this.#hasNewFeedback = true;
+      this.#wake();
+    });
     try {
       for (;;) {
         if (this.#store.failure !== undefined) throw this.#store.failure;
+        this.#hasNews = false;
         await this.#sendWhatIsDue();
-        if (this.#replyWanted) continue;
+        if (this.#hasNews) continue;
         await this.#wanted.waitAtMost(this.#untilNextReportMs(), this.#clock, signal);
       }
     } finally {
       stopListening();
+      stopListeningBelow();
     }
+  }
+
+  /** Lets the reports look again; also what happens while one is being sent is not missed. */
+  #wake(): void {
+    this.#hasNews = true;
+    this.#wanted.notify();
   }
 
   #untilNextReportMs(): number {
@@ -221,13 +240,22 @@ export class UpstreamStream {
       this.#replyWanted = false;
       await this.#sendStatus(positions, { replyRequested: false });
     }
-    const feedback = this.#options.feedback();
-    const feedbackTimes = {
+    await this.#sendFeedbackIfDue({
       nowMs,
       lastReportMs: this.#feedbackMs,
       intervalMs: statusIntervalMs,
-    };
-    if (isFeedbackDue(this.#reportedFeedback, feedback, feedbackTimes)) {
+    });
+  }
+
+  /** Looks at the downstreams only when one of them has changed, or once an interval. */
+  async #sendFeedbackIfDue(times: ReportTimes): Promise<void> {
+    const { nowMs } = times;
+    const isIntervalOver = isFeedbackLookDue({ ...times, lastReportMs: this.#feedbackLookMs });
+    if (!isIntervalOver && !this.#hasNewFeedback) return;
+    this.#hasNewFeedback = false;
+    if (isIntervalOver) this.#feedbackLookMs = nowMs;
+    const feedback = this.#options.feedback();
+    if (isFeedbackDue(this.#reportedFeedback, feedback, times)) {
       this.#reportedFeedback = feedback;
       this.#feedbackMs = nowMs;
       const sentAt = this.#clock.timestampUs();

@@ -4,6 +4,7 @@
  *
  * An entry lives as long as its session.
  */
+import { Condition } from '../base/condition.ts';
 import type { PeerAddress } from '../protocol/network.ts';
 import type { ReplicationSlot, ReplicationSlots } from '../store/replication-slots.ts';
 import { INVALID_LSN, type Lsn, type TimelineId } from '../wal/lsn.ts';
@@ -35,6 +36,8 @@ export interface Downstream {
 export class DownstreamTable {
   readonly #slots: ReplicationSlots;
   readonly #entries = new Map<number, Downstream>();
+  /** Notified when what the downstreams ask to be kept may have changed. */
+  readonly feedbackChanged = new Condition();
 
   constructor(slots: ReplicationSlots) {
     this.#slots = slots;
@@ -70,6 +73,7 @@ export class DownstreamTable {
 
   remove({ pid }: Downstream): void {
     this.#entries.delete(pid);
+    this.feedbackChanged.notify();
   }
 
   /** The oldest that any downstream, or the slot of one that is away, asks to be kept. */

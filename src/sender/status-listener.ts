@@ -28,6 +28,8 @@ export interface StatusListenerOptions {
   timeoutMs: () => number;
   /** Positions have moved. */
   onStatus: () => void;
+  /** What is asked to be kept may have changed. */
+  onFeedback: () => void;
 }
 
 export class StatusListener {
@@ -126,6 +128,7 @@ export class StatusListener {
     const keeper = this.#downstream.slot ?? this.#downstream;
     keeper.xmin = xmin;
     keeper.catalogXmin = catalogXmin;
+    this.#options.onFeedback();
   }
 }
 

@@ -72,6 +72,7 @@ export class WalSender {
       clock: context.clock,
       timeoutMs: () => context.settings().walSenderTimeoutMs,
       onStatus: () => this.#acknowledged.notify(),
+      onFeedback: () => context.downstreams.feedbackChanged.notify(),
     });
   }
 
