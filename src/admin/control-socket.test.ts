@@ -1,4 +1,4 @@
-/** The control socket: what it answers, to whom it is open, and what is said when nobody listens. */
+/** The control socket: what it answers, to whom, and what is said when nobody listens. */
 import assert from 'node:assert/strict';
 import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import http from 'node:http';

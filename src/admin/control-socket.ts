@@ -29,7 +29,7 @@ export interface ControlActions {
   reload: () => Promise<ReloadOutcome>;
 }
 
-/** Serves `actions` on the Unix socket `path`; who holds the node's lock may replace a stale one. */
+/** Serves `actions` on Unix socket `path`; who holds the node's lock may replace a stale one. */
 export async function serveControl(path: string, actions: ControlActions): Promise<ControlServer> {
   checkSocketPath(path);
   await rm(path, { force: true });

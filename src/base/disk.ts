@@ -10,7 +10,7 @@ import { promisify } from 'node:util';
 import { systemErrorCode } from './errors.ts';
 
 export interface DiskFile {
-  /** Reads into `into` from `position` until it is full or the file ends; returns the bytes read. */
+  /** Reads into `into` from `position` until it is full or the file ends; returns how much. */
   read(into: Uint8Array, position: number): Promise<number>;
   /** Writes all of `buffers`, one after the other, from `position`. */
   write(buffers: readonly Uint8Array[], position: number): Promise<void>;

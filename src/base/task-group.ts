@@ -11,8 +11,8 @@ export class GroupEnded extends Error {
 }
 
 /**
- * Runs `tasks` until the first of them ends, then stops and awaits the rest. Rejects with what the
- * first one rejected with; what the others throw on their way out is the consequence, not the cause.
+ * Runs `tasks` until the first of them ends, then stops and awaits the rest. Rejects with what
+ * the first one rejected with; what others throw on their way out is consequence, not cause.
  */
 export async function endTogether(signal: AbortSignal, tasks: readonly Task[]): Promise<void> {
   const group = new AbortController();

@@ -14,7 +14,7 @@ import { Watermark } from './watermark.ts';
 const NEVER = new AbortController().signal;
 
 /** A clock that stands still; `pass` ends all timers up to then. */
-function standingClock(): { clock: Clock; pass(ms: number): void; timers: Set<unknown> } {
+function standingClock(): { clock: Clock; pass: (ms: number) => void; timers: Set<unknown> } {
   const timers = new Set<{ dueMs: number; action: () => void }>();
   let nowMs = 0;
   const clock: Clock = {
@@ -62,7 +62,7 @@ test('a watermark does not go back', () => {
   assert.throws(() => mark.advance(9n), /a watermark only advances/);
 });
 
-test('a wait for a watermark ends by its time or its signal, and leaves nothing behind', async () => {
+test('a wait for a watermark ends by time or signal, with nothing left behind', async () => {
   const { clock, pass, timers } = standingClock();
   const mark = new Watermark<bigint>(10n);
   const late = mark.waitPast(10n, { timeoutMs: 50, clock, signal: NEVER });

@@ -17,7 +17,7 @@ export interface StartOptions {
   timeoutSeconds: number;
 }
 
-/** Starts the node in `directory` and waits until it serves; throws what its log says if it ends. */
+/** Starts the node in `directory`, waits until it serves; throws what its log says if it ends. */
 export async function startCommand(
   directory: string,
   { logFile, timeoutSeconds }: StartOptions,

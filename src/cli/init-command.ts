@@ -1,10 +1,8 @@
 /** `walcade init`: makes a node, and says what it found and made. Ctrl-C leaves nothing behind. */
 import { resolve } from 'node:path';
-import { systemClock } from '../base/clock.ts';
-import { systemDisk } from '../base/disk.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { type InitOptions, type InitResult, initNode } from '../node/init-node.ts';
-import { systemNetwork } from '../protocol/network.ts';
+import { systemDoors } from '../node/system-doors.ts';
 import { formatLsn } from '../wal/lsn.ts';
 import { formatFacts, stderrLog } from './terminal.ts';
 
@@ -17,8 +15,7 @@ export async function initCommand(options: InitOptions): Promise<void> {
     });
   }
   const log = stderrLog(() => 'warning');
-  const doors = { disk: systemDisk, network: systemNetwork, clock: systemClock, log };
-  const made = await initNode(doors, options, stop.signal);
+  const made = await initNode({ ...systemDoors, log }, options, stop.signal);
   process.stdout.write(describeNode(made, options));
 }
 

@@ -1,8 +1,6 @@
 /** `walcade remove`: asks, then drops the slot on the upstream and deletes the node's directory. */
-import { systemClock } from '../base/clock.ts';
-import { systemDisk } from '../base/disk.ts';
 import { checkRemovable, removeNode } from '../node/remove-node.ts';
-import { systemNetwork } from '../protocol/network.ts';
+import { systemDoors } from '../node/system-doors.ts';
 import { confirm, stderrLog } from './terminal.ts';
 
 const NEVER = new AbortController().signal;
@@ -16,8 +14,7 @@ export async function removeCommand(directory: string, { yes }: { yes: boolean }
     return 1;
   }
   const log = stderrLog(() => 'warning');
-  const doors = { disk: systemDisk, network: systemNetwork, clock: systemClock, log };
-  await removeNode(doors, directory, NEVER);
+  await removeNode({ ...systemDoors, log }, directory, NEVER);
   const dropped = slot === undefined ? '' : `, slot "${slot}" dropped on the upstream`;
   process.stdout.write(`node in "${directory}" removed${dropped}\n`);
   return 0;

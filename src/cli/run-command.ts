@@ -1,9 +1,7 @@
 /** `walcade run`: the node in the foreground, until a signal ends it. */
-import { systemClock } from '../base/clock.ts';
-import { systemDisk } from '../base/disk.ts';
 import type { LogLevel } from '../base/log.ts';
 import { runNode } from '../node/node.ts';
-import { systemNetwork } from '../protocol/network.ts';
+import { systemDoors } from '../node/system-doors.ts';
 import { stderrLog } from './terminal.ts';
 
 /** Runs the node in `directory`; resolves to the exit status. */
@@ -27,9 +25,7 @@ export async function runCommand(directory: string): Promise<number> {
     await runNode(
       {
         directory: '.',
-        disk: systemDisk,
-        network: systemNetwork,
-        clock: systemClock,
+        ...systemDoors,
         log,
         onReady: (listening) => process.stdout.write(`ready on ${listening.join(', ')}\n`),
         onReloadable: (action) => {

@@ -1,11 +1,12 @@
 /** What a person sees: sizes, tables and facts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { stripVTControlCharacters } from 'node:util';
 import { lsn, timelineId } from '../wal/lsn.ts';
 import { describeNode } from './init-command.ts';
 import { formatBytes, formatFacts, formatTable } from './terminal.ts';
 
-const plain = (text: string): string => text.replaceAll(/\u001b\[\d+m/g, '');
+const plain = (text: string): string => stripVTControlCharacters(text);
 
 test('bytes are shown as pg_size_pretty() shows them', () => {
   assert.equal(formatBytes(0), '0 bytes');

@@ -238,7 +238,8 @@ export class FrontDoor {
     if (this.#options.context.downstreams.size < maxWalSenders) return;
     throw new WalcadeError(
       SQLSTATE.TOO_MANY_CONNECTIONS,
-      `number of requested standby connections exceeds "max_wal_senders" (currently ${maxWalSenders})`,
+      'number of requested standby connections exceeds "max_wal_senders" ' +
+        `(currently ${maxWalSenders})`,
     );
   }
 

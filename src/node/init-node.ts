@@ -211,7 +211,8 @@ async function chooseStart(
   if (asked !== undefined && asked > walEnd) {
     throw new WalcadeError(
       SQLSTATE.INVALID_PARAMETER_VALUE,
-      `requested starting point ${formatLsn(asked)} is ahead of the WAL flush position of the upstream ${formatLsn(walEnd)}`,
+      `requested starting point ${formatLsn(asked)} is ahead of the WAL flush position ` +
+        `of the upstream ${formatLsn(walEnd)}`,
       { hint: 'Leave out --start-lsn to begin where the upstream is now.' },
     );
   }

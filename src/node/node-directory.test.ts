@@ -13,7 +13,7 @@ async function makeDirectory(t: TestContext): Promise<string> {
   return directory;
 }
 
-test('a directory without a control file is no node, and one that is absent is said to be', async (t) => {
+test('a directory without a control file is no node, nor is one that is absent', async (t) => {
   const directory = await makeDirectory(t);
   await assert.rejects(checkNodeDirectory(directory), {
     sqlstate: '58P01',

@@ -88,7 +88,7 @@ async function isFileAt(file: fs.FileHandle, path: string): Promise<boolean> {
   }
 }
 
-/** The process that has the node; undefined when it is stopped, also if a stale file says otherwise. */
+/** The process that has the node; undefined when it is stopped, whatever a stale file says. */
 export async function runningPid(directory: string): Promise<number | undefined> {
   let file: fs.FileHandle;
   try {
@@ -113,8 +113,9 @@ async function readPid(directory: string): Promise<number | undefined> {
 }
 
 function alreadyRunning(directory: string, pid: number | undefined): WalcadeError {
+  const who = pid === undefined ? '' : ` (PID ${pid})`;
   return new WalcadeError(SQLSTATE.LOCK_FILE_EXISTS, `lock file "${PID_FILE}" is held`, {
-    detail: `A walcade process${pid === undefined ? '' : ` (PID ${pid})`} is running in directory "${resolve(directory)}".`,
+    detail: `A walcade process${who} is running in directory "${resolve(directory)}".`,
     hint: 'Stop it first, with "walcade stop".',
   });
 }

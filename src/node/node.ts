@@ -201,7 +201,7 @@ class Node {
     ]);
   }
 
-  /** Receives and serves until asked to stop, then stops in peace; or ends because the store has. */
+  /** Receives and serves until asked to stop, then stops in peace; or ends with the store. */
   async #work(stop: AbortSignal, group: AbortSignal, listeners: Listeners): Promise<void> {
     const { clock, log } = this.#options;
     const { backupStarts } = this.#context;

@@ -14,7 +14,7 @@ import { defaultPasswordFile, readPasswordFile } from '../config/password-file.t
 import { ReplicationClient } from '../protocol/client.ts';
 import type { Network } from '../protocol/network.ts';
 
-/** As libpq's walreceiver does not: an upstream that does not answer must not stop a node for ever. */
+/** Unlike libpq: an upstream that does not answer must not hold up a node for ever. */
 const CONNECT_TIMEOUT_MS_DEFAULT = 30_000;
 
 export interface UpstreamConnectorOptions {
