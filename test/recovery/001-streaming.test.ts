@@ -13,7 +13,7 @@ import { waitFor } from '../harness/wait.ts';
 import { WalClient } from '../harness/wal-client.ts';
 import { WalcadeNode } from '../harness/walcade-node.ts';
 
-test('a row travels to two standbys of a relay, and through a second relay to a third', async (t) => {
+test('a row travels to two standbys of a relay, and by a second relay to a third', async (t) => {
   const tree = await TestDirectory.create(t);
   const primary = await PostgresCluster.init(tree, { name: 'primary' });
   await primary.start();

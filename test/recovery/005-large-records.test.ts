@@ -69,7 +69,7 @@ for (const { segmentMegabytes, recordBytes } of [
   { segmentMegabytes: 1, recordBytes: [5 * MB + 123, 1 * MB, 3 * MB - 8, 2 * MB] },
   { segmentMegabytes: 64, recordBytes: [80 * MB, 70 * MB + 1] },
 ]) {
-  test(`records over several segments of ${segmentMegabytes} MB reach a standby whole`, async (t) => {
+  test(`records over segments of ${segmentMegabytes} MB reach a standby whole`, async (t) => {
     const tree = await TestDirectory.create(t);
     const primary = await PostgresCluster.init(tree, {
       name: 'primary',
@@ -104,7 +104,8 @@ for (const { segmentMegabytes, recordBytes } of [
 
 /** The statement that writes one WAL record of a little more than `bytes`. */
 function emitMessage(bytes: number): string {
-  return `SELECT pg_logical_emit_message(true, 'large', repeat('walcade ', ${Math.ceil(bytes / 8)}))`;
+  const words = Math.ceil(bytes / 8);
+  return `SELECT pg_logical_emit_message(true, 'large', repeat('walcade ', ${words}))`;
 }
 
 async function createPayload(primary: PostgresCluster): Promise<void> {
