@@ -31,6 +31,7 @@ function describe(status: NodeStatus): string {
     ['listening on', status.listen.join(', ')],
     ['system', `${status.systemIdentifier}, PostgreSQL ${status.serverVersion}`],
     ['upstream', describeUpstream(upstream)],
+    ...because(upstream),
     ['timeline', String(status.timeline)],
     ['received', `${positions.received}${describeLag(upstream.lagBytes, 'behind upstream')}`],
     ['proven', positions.proven],
@@ -64,16 +65,14 @@ function describe(status: NodeStatus): string {
   return `${text}\n${formatTable(['slot', 'state', 'restart LSN', 'keeps'], rows)}\n`;
 }
 
-function describeUpstream({
-  address,
-  state,
-  reason,
-  conninfo,
-  slot,
-}: NodeStatus['upstream']): string {
+/** Why the upstream is not streaming, on a line of its own. */
+function because({ reason }: NodeStatus['upstream']): [string, string][] {
+  return reason === null ? [] : [['', pc.yellow(reason)]];
+}
+
+function describeUpstream({ address, state, conninfo, slot }: NodeStatus['upstream']): string {
   const where = address ?? conninfo;
-  const why = reason === null ? '' : ` (${reason})`;
-  return `${where}, ${state}${why}${slot === null ? '' : `, slot ${slot}`}`;
+  return `${where}, ${state}${slot === null ? '' : `, slot ${slot}`}`;
 }
 
 function describeLag(bytes: number | null, what: string): string {

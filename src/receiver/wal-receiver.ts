@@ -295,7 +295,7 @@ export class WalReceiver {
         }),
       );
     } else if (needsHuman(sqlstate)) this.#log.error(failure);
-    else this.#log.log(`WAL receiver: ${message}`, detail);
+    else this.#log.log(message, detail);
   }
 }
 
