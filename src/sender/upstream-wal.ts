@@ -20,7 +20,7 @@ import {
   encodeStatusUpdate,
 } from '../protocol/replication-messages.ts';
 import { BLOCK_BYTES } from '../store/wal-block-cache.ts';
-import type { WalChunk } from '../store/wal-store.ts';
+import type { WalChunk } from '../store/wal-blocks.ts';
 import {
   INVALID_LSN,
   type Lsn,

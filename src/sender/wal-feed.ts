@@ -10,7 +10,7 @@ import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Connection } from '../protocol/connection.ts';
 import { encodeWalDataFrame } from '../protocol/replication-messages.ts';
-import type { WalChunk } from '../store/wal-store.ts';
+import type { WalChunk } from '../store/wal-blocks.ts';
 import { type Lsn, advance, alignDown, minLsn } from '../wal/lsn.ts';
 import { PAGE_BYTES } from '../wal/page.ts';
 import type { WalSource } from './wal-source.ts';

@@ -3,7 +3,8 @@
  * has. The sender neither knows nor cares.
  */
 import type { Watermark } from '../base/watermark.ts';
-import type { WalChunk, WalStore } from '../store/wal-store.ts';
+import type { WalChunk } from '../store/wal-blocks.ts';
+import type { WalStore } from '../store/wal-store.ts';
 import type { Lsn, TimelineId } from '../wal/lsn.ts';
 
 export interface WalSource {

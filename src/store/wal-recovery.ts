@@ -5,9 +5,19 @@
  *   end ≥ flushed   WAL that was acknowledged is there; if not, that is an error said loudly
  */
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
-import { type Lsn, advance, alignDown, distance, formatLsn, minLsn } from '../wal/lsn.ts';
+import {
+  type Lsn,
+  type TimelineId,
+  advance,
+  alignDown,
+  distance,
+  formatLsn,
+  minLsn,
+} from '../wal/lsn.ts';
 import { WalCorruption, WalWalker } from '../wal/walker.ts';
 import type { ControlData } from './control-file.ts';
+import type { SegmentReader } from './segment-reader.ts';
+import type { SegmentWriter } from './segment-writer.ts';
 import { BLOCK_BYTES } from './wal-block-cache.ts';
 
 /** Reads stored WAL at `position` into `into`, up to its segment's end; 0 when there is none. */
@@ -84,4 +94,39 @@ async function pushStored(read: ReadWal, walker: WalWalker, end: Lsn | undefined
     if (bytesRead === 0) return;
     walker.push(buffer.subarray(0, bytesRead));
   }
+}
+
+/** Reads at a position up to the end of its block; a segment that is not there has no bytes. */
+export function readStored(reader: SegmentReader, timeline: TimelineId): ReadWal {
+  return async (position, into) => {
+    try {
+      return await reader.read(timeline, position, into);
+    } catch (error) {
+      if (error instanceof WalcadeError && error.sqlstate === SQLSTATE.UNDEFINED_FILE) return 0;
+      throw error;
+    }
+  };
+}
+
+/**
+ * After a crash: writes what was walked since the durable flush once more and syncs it, since a
+ * page that the kernel gave up writing may look clean; then clears what follows in the segment.
+ */
+export async function rewriteWalked(
+  writer: SegmentWriter,
+  read: ReadWal,
+  range: { timeline: TimelineId; segmentBytes: number; from: Lsn; to: Lsn },
+): Promise<void> {
+  const { timeline, segmentBytes, from, to } = range;
+  const block = Buffer.allocUnsafe(BLOCK_BYTES);
+  let at = alignDown(from, BLOCK_BYTES);
+  while (at < to) {
+    const length = Math.min(BLOCK_BYTES, distance(at, to));
+    await read(at, block.subarray(0, length));
+    await writer.write(timeline, at, [block.subarray(0, length)]);
+    at = advance(at, length);
+    if (at % BigInt(segmentBytes) === 0n) await writer.sync();
+  }
+  if (to % BigInt(segmentBytes) !== 0n) await writer.zeroFrom(timeline, to);
+  await writer.sync();
 }

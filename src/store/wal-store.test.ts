@@ -137,7 +137,7 @@ test('a full disk stops intake in words, tells nothing false, and goes on when t
   await node.appendDurably(wal, endOf(2));
   assert.ok(node.disk.operations > control);
   assert.equal(node.store.failure?.sqlstate, '53100');
-  assert.equal(node.store.failure?.message, 'could not write to WAL: No space left on device');
+  assert.equal(node.store.failure?.message, 'could not write WAL: No space left on device');
   assert.equal(node.store.flushed, endOf(1));
   assert.equal(node.store.served.value, endOf(1));
   assert.throws(() => node.append(wal), { sqlstate: '53100' });

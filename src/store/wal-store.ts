@@ -13,7 +13,7 @@ import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { Condition } from '../base/condition.ts';
 import type { Disk } from '../base/disk.ts';
-import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from '../base/errors.ts';
+import type { WalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { endTogether } from '../base/task-group.ts';
 import { Watermark } from '../base/watermark.ts';
@@ -23,7 +23,6 @@ import {
   advance,
   alignDown,
   distance,
-  lsn,
   maxLsn,
   minLsn,
 } from '../wal/lsn.ts';
@@ -31,21 +30,14 @@ import { PAGE_BYTES } from '../wal/page.ts';
 import { segmentStart } from '../wal/segment.ts';
 import type { WalWalker } from '../wal/walker.ts';
 import type { ControlFile } from './control-file.ts';
+import { diskRefusal } from './disk-refusal.ts';
 import { oldestStored, removableSegments } from './segment-catalog.ts';
 import { SegmentReader } from './segment-reader.ts';
 import { SegmentWriter } from './segment-writer.ts';
-import { BLOCK_BYTES, type WalBlock, WalBlockCache } from './wal-block-cache.ts';
-import { recoverWalker, walkTo } from './wal-recovery.ts';
+import { WalBlocks, type WalChunk } from './wal-blocks.ts';
+import { readStored, recoverWalker, rewriteWalked, walkTo } from './wal-recovery.ts';
 
 export const WAL_DIRECTORY = 'pg_wal';
-
-const CACHE_BYTES = 16 * 1024 * 1024;
-
-/** A piece of stored WAL; its bytes stay as they are until `release`. */
-export interface WalChunk {
-  readonly bytes: Uint8Array;
-  release(): void;
-}
 
 export interface WalStoreOptions {
   disk: Disk;
@@ -64,12 +56,9 @@ export class WalStore {
   readonly #control: ControlFile;
   readonly #writer: SegmentWriter;
   readonly #reader: SegmentReader;
-  readonly #cache = new WalBlockCache({ capacityBytes: CACHE_BYTES });
-  /** The blocks from the first unwritten byte to the end of what was received, pinned. */
-  #live: WalBlock[] = [];
+  readonly #blocks: WalBlocks;
   #walker: WalWalker;
   #oldest: Lsn;
-  #received: Lsn;
   #written: Lsn;
   #flushed: Lsn;
   readonly #served: Watermark<Lsn>;
@@ -84,7 +73,11 @@ export class WalStore {
   #candidate: { start: Lsn; end: Lsn } | undefined;
   #walkFrom: Lsn | undefined;
 
-  private constructor(options: WalStoreOptions, walker: WalWalker, oldest: Lsn) {
+  private constructor(
+    options: WalStoreOptions,
+    parts: { walker: WalWalker; oldest: Lsn; reader: SegmentReader; blocks: WalBlocks },
+  ) {
+    const { walker } = parts;
     const { disk, clock, log, directory, control } = options;
     const { segmentBytes } = control.data;
     this.#disk = disk;
@@ -98,10 +91,10 @@ export class WalStore {
       directory: this.#walDirectory,
       segmentBytes,
     });
-    this.#reader = new SegmentReader(disk, this.#walDirectory, segmentBytes);
-    this.#oldest = oldest;
+    this.#reader = parts.reader;
+    this.#blocks = parts.blocks;
+    this.#oldest = parts.oldest;
     this.#walker = walker;
-    this.#received = walker.received;
     this.#written = walker.received;
     this.#flushed = walker.received;
     this.#served = new Watermark(walker.proven);
@@ -114,19 +107,31 @@ export class WalStore {
   static async open(options: WalStoreOptions): Promise<WalStore> {
     const { disk, directory, control } = options;
     const { data } = control;
-    const reader = new SegmentReader(disk, `${directory}/${WAL_DIRECTORY}`, data.segmentBytes);
-    let walker: WalWalker;
-    try {
-      walker = await recoverWalker(readStored(reader, data.timeline), data);
-    } finally {
-      await reader.close();
-    }
-    const names = await disk.list(`${directory}/${WAL_DIRECTORY}`);
     const { timeline, segmentBytes } = data;
-    const oldest = oldestStored(names, { timeline, received: walker.received, segmentBytes });
-    const store = new WalStore(options, walker, oldest);
-    await store.#loadHead();
-    if (!data.cleanShutdown || walker.received !== data.flushed) await store.#makeDurable();
+    const walDirectory = `${directory}/${WAL_DIRECTORY}`;
+    const reader = new SegmentReader(disk, walDirectory, segmentBytes);
+    let walker: WalWalker;
+    let oldest: Lsn;
+    let blocks: WalBlocks;
+    try {
+      walker = await recoverWalker(readStored(reader, timeline), data);
+      const { received } = walker;
+      oldest = oldestStored(await disk.list(walDirectory), { timeline, received, segmentBytes });
+      blocks = await WalBlocks.open(reader, timeline, received);
+    } catch (error) {
+      await reader.close();
+      throw error;
+    }
+    const store = new WalStore(options, { walker, oldest, reader, blocks });
+    if (!data.cleanShutdown || walker.received !== data.flushed) {
+      await rewriteWalked(store.#writer, readStored(reader, timeline), {
+        timeline,
+        segmentBytes,
+        from: minLsn(data.flushed, walker.received),
+        to: walker.received,
+      });
+      await disk.syncDirectory(walDirectory);
+    }
     await control.update({ flushed: walker.received, cleanShutdown: false });
     return store;
   }
@@ -145,7 +150,7 @@ export class WalStore {
   }
 
   get received(): Lsn {
-    return this.#received;
+    return this.#blocks.end;
   }
 
   get written(): Lsn {
@@ -157,7 +162,7 @@ export class WalStore {
   }
 
   get proven(): Lsn {
-    return minLsn(this.#walker.proven, this.#received);
+    return minLsn(this.#walker.proven, this.received);
   }
 
   get served(): Watermark<Lsn> {
@@ -207,12 +212,14 @@ export class WalStore {
     try {
       this.#walker.push(bytes);
     } catch (error) {
-      const good = maxLsn(this.#received, this.#walker.proven);
-      this.#take(bytes.subarray(0, distance(this.#received, good)));
+      const good = maxLsn(this.received, this.#walker.proven);
+      this.#blocks.append(bytes.subarray(0, distance(this.received, good)));
+      this.#arrived.notify();
       this.#needsRewind = true;
       throw error;
     }
-    this.#take(bytes);
+    this.#blocks.append(bytes);
+    this.#arrived.notify();
     const { provenRecordStart, proven } = this.#walker;
     if (this.#candidate === undefined && provenRecordStart !== undefined) {
       this.#candidate = { start: provenRecordStart, end: proven };
@@ -225,13 +232,7 @@ export class WalStore {
    */
   read(timeline: TimelineId, start: Lsn, end: Lsn): WalChunk | Promise<WalChunk> {
     assert(start < end && end <= this.#served.value, 'what is read is served');
-    const number = Number(start / BigInt(BLOCK_BYTES));
-    const block = this.#cache.find(timeline, number);
-    if (block !== undefined) return this.#chunk(block, start, end);
-    const position = alignDown(start, BLOCK_BYTES);
-    return this.#cache
-      .load(timeline, number, (bytes) => this.#reader.read(timeline, position, bytes))
-      .then((loaded) => this.#chunk(loaded, start, end));
+    return this.#blocks.read(timeline, start, end);
   }
 
   /** Writes and syncs what arrives until `signal` aborts; then all that was received is durable. */
@@ -261,13 +262,10 @@ export class WalStore {
     await this.#sync();
     const read = readStored(this.#reader, this.timeline);
     this.#walker = await walkTo(read, this.#control.data, target);
-    this.#cache.forgetFrom(this.timeline, Number(target / BigInt(BLOCK_BYTES)));
-    this.#live = [];
+    await this.#blocks.rewind(target);
     this.#candidate = undefined;
-    this.#received = target;
     this.#written = target;
     this.#flushed = target;
-    await this.#loadHead();
     this.#failure = undefined;
     this.#needsRewind = false;
     this.#progress.notify();
@@ -276,7 +274,7 @@ export class WalStore {
 
   /** Resolves once all that was received is durable, or writing has failed. */
   async drained(signal: AbortSignal): Promise<void> {
-    while (this.#failure === undefined && this.#flushed < this.#received) {
+    while (this.#failure === undefined && this.#flushed < this.received) {
       await this.#progress.wait(signal);
     }
   }
@@ -307,80 +305,10 @@ export class WalStore {
     }
   }
 
-  #chunk(block: WalBlock, start: Lsn, end: Lsn): WalChunk {
-    const blockStart = blockStartOf(block.number);
-    const from = distance(blockStart, start);
-    const to = Math.min(distance(blockStart, end), BLOCK_BYTES);
-    assert(to <= block.filled, 'what is served is in its block');
-    let isReleased = false;
-    return {
-      bytes: block.bytes.subarray(from, to),
-      release: () => {
-        assert(!isReleased, 'a chunk is released once');
-        isReleased = true;
-        this.#cache.unpin(block);
-      },
-    };
-  }
-
-  /** Copies `bytes` behind what was received. */
-  #take(bytes: Uint8Array): void {
-    for (let done = 0; done < bytes.length; ) {
-      const head = this.#head();
-      const length = Math.min(bytes.length - done, BLOCK_BYTES - head.filled);
-      head.bytes.set(bytes.subarray(done, done + length), head.filled);
-      head.filled += length;
-      done += length;
-      this.#received = advance(this.#received, length);
-    }
-    this.#arrived.notify();
-  }
-
-  #head(): WalBlock {
-    const number = Number(this.#received / BigInt(BLOCK_BYTES));
-    const last = this.#live.at(-1);
-    if (last?.number === number) return last;
-    const block = this.#cache.create(this.timeline, number);
-    this.#live.push(block);
-    return block;
-  }
-
-  /** Puts the block that `received` lies in into memory, as far as it is stored. */
-  async #loadHead(): Promise<void> {
-    const start = alignDown(this.#received, BLOCK_BYTES);
-    const length = distance(start, this.#received);
-    if (length === 0) return;
-    const block = this.#head();
-    block.filled = await readStored(this.#reader, this.timeline)(
-      start,
-      block.bytes.subarray(0, length),
-    );
-    assert(block.filled === length, 'what was walked can be read');
-  }
-
-  /** After a crash: what was walked is written again and synced, what follows it is cleared. */
-  async #makeDurable(): Promise<void> {
-    const { timeline, segmentBytes } = this;
-    const end = this.#received;
-    const block = Buffer.allocUnsafe(BLOCK_BYTES);
-    const read = readStored(this.#reader, timeline);
-    let at = alignDown(minLsn(this.#control.data.flushed, end), BLOCK_BYTES);
-    while (at < end) {
-      const length = Math.min(BLOCK_BYTES, distance(at, end));
-      await read(at, block.subarray(0, length));
-      await this.#writer.write(timeline, at, [block.subarray(0, length)]);
-      at = advance(at, length);
-      if (at % BigInt(segmentBytes) === 0n) await this.#writer.sync();
-    }
-    if (end % BigInt(segmentBytes) !== 0n) await this.#writer.zeroFrom(timeline, end);
-    await this.#writer.sync();
-    await this.#disk.syncDirectory(this.#walDirectory);
-  }
-
   async #write(signal: AbortSignal): Promise<void> {
     for (;;) {
       signal.throwIfAborted();
-      if (this.#failure !== undefined || this.#written === this.#received) {
+      if (this.#failure !== undefined || this.#written === this.received) {
         await this.#arrived.wait(signal);
         continue;
       }
@@ -399,15 +327,19 @@ export class WalStore {
   async #writeNext(): Promise<void> {
     const { segmentBytes } = this;
     const segmentEnd = advance(segmentStart(this.#written, segmentBytes), segmentBytes);
-    const end = minLsn(this.#received, segmentEnd);
+    const end = minLsn(this.received, segmentEnd);
     const provenBefore = minLsn(this.#walker.proven, end);
-    await this.#writer.write(this.timeline, this.#written, this.#unwritten(end));
+    await this.#writer.write(
+      this.timeline,
+      this.#written,
+      this.#blocks.unwritten(this.#written, end),
+    );
     this.#written = end;
     // More may have been proven meanwhile than was written: no cut inside a record but at a page.
     const { proven } = this.#walker;
     const safe = proven <= end ? proven : maxLsn(provenBefore, alignDown(end, PAGE_BYTES));
     this.#served.advance(maxLsn(this.#served.value, safe));
-    this.#dropWritten();
+    this.#blocks.dropWritten(end);
   }
 
   async #flush(signal: AbortSignal): Promise<void> {
@@ -452,7 +384,7 @@ export class WalStore {
   /** At the end of `run`: everything received is written, synced and noted in the control file. */
   async #finish(): Promise<void> {
     try {
-      while (this.#failure === undefined && this.#written < this.#received) {
+      while (this.#failure === undefined && this.#written < this.received) {
         await this.#writeNext();
         await this.#syncTo(this.#written);
       }
@@ -468,27 +400,6 @@ export class WalStore {
     }
   }
 
-  #unwritten(end: Lsn): Uint8Array[] {
-    const buffers: Uint8Array[] = [];
-    for (const block of this.#live) {
-      const start = blockStartOf(block.number);
-      if (start >= end) break;
-      const from = start >= this.#written ? 0 : distance(start, this.#written);
-      const to = Math.min(distance(start, end), BLOCK_BYTES);
-      if (from < to) buffers.push(block.bytes.subarray(from, to));
-    }
-    return buffers;
-  }
-
-  #dropWritten(): void {
-    while (this.#live.length > 1) {
-      const first = this.#live[0] as WalBlock;
-      if (blockStartOf(first.number + 1) > this.#written) return;
-      this.#live.shift();
-      this.#cache.unpin(first);
-    }
-  }
-
   async #timed(action: () => Promise<void>): Promise<void> {
     const run = { startMs: this.#clock.monotonicMs() };
     this.#running.add(run);
@@ -498,33 +409,4 @@ export class WalStore {
       this.#running.delete(run);
     }
   }
-}
-
-function blockStartOf(number: number): Lsn {
-  return lsn(BigInt(number) * BigInt(BLOCK_BYTES));
-}
-
-/** Reads at a position up to the end of its block; a segment that is not there has no bytes. */
-function readStored(reader: SegmentReader, timeline: TimelineId) {
-  return async (position: Lsn, into: Buffer): Promise<number> => {
-    try {
-      return await reader.read(timeline, position, into);
-    } catch (error) {
-      if (error instanceof WalcadeError && error.sqlstate === SQLSTATE.UNDEFINED_FILE) return 0;
-      throw error;
-    }
-  };
-}
-
-function diskRefusal(error: unknown, action: 'write' | 'fsync'): WalcadeError {
-  if (error instanceof WalcadeError) return error;
-  const why = describeSystemError(error);
-  if (systemErrorCode(error) === 'ENOSPC') {
-    return new WalcadeError(SQLSTATE.DISK_FULL, `could not ${action} to WAL: ${why}`, {
-      detail: 'The upstream connection is closed until there is room again.',
-      hint: 'Free disk space in the node\'s directory, or lower "wal_keep_size".',
-      cause: error,
-    });
-  }
-  return new WalcadeError(SQLSTATE.IO_ERROR, `could not ${action} WAL: ${why}`, { cause: error });
 }
