@@ -32,6 +32,7 @@ export class Connection {
   #queuedBytes = 0;
   #failure: Error | undefined;
   #readingEnds: Error | undefined;
+  readonly #pendingSends = new Set<() => void>();
   #waiting: { resolve(): void; reject(error: Error): void } | undefined;
 
   constructor(socket: Duplex, { limits, lostMessage, readAhead }: ConnectionOptions) {
@@ -93,7 +94,11 @@ export class Connection {
   send(bytes: Uint8Array | readonly Uint8Array[]): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
+      // A stream that is destroyed may never call back for what it was writing: #fail does then.
+      const abandon = (): void => reject(this.#failure);
+      this.#pendingSends.add(abandon);
       const taken = (error: Error | null | undefined): void => {
+        this.#pendingSends.delete(abandon);
         if (error) reject(this.#failure ?? this.#lost(error));
         else resolve();
       };
@@ -175,6 +180,8 @@ export class Connection {
     const waiting = this.#waiting;
     this.#waiting = undefined;
     waiting?.reject(error);
+    for (const abandon of this.#pendingSends) abandon();
+    this.#pendingSends.clear();
     this.#closed.abort(error);
   }
 }

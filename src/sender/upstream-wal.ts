@@ -5,6 +5,7 @@
  * as one downstream reads it; at most BUFFER_BYTES_MAX are read ahead.
  */
 import { assert } from '../base/assert.ts';
+import type { Clock } from '../base/clock.ts';
 import { Condition } from '../base/condition.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { Watermark } from '../base/watermark.ts';
@@ -36,6 +37,7 @@ import { WalWalker } from '../wal/walker.ts';
 import type { WalSource } from './wal-source.ts';
 
 const BUFFER_BYTES_MAX = 4 * 1024 * 1024;
+const BLOCKED_REPLY_INTERVAL_MS = 1000;
 
 export interface UpstreamWalOptions {
   client: ReplicationClient;
@@ -45,7 +47,7 @@ export interface UpstreamWalOptions {
   until: Lsn;
   segmentBytes: number;
   systemIdentifier: bigint;
-  timestampUs: () => bigint;
+  clock: Clock;
 }
 
 interface Block {
@@ -84,7 +86,11 @@ export class UpstreamWal implements WalSource {
     if (answer.kind === 'results') throw this.#endedEarly();
     while (this.served.value < until) {
       for (const message of await this.#client.connection.read()) await this.#take(message);
-      while (this.#bufferedBytes() > BUFFER_BYTES_MAX) await this.#consumed.wait(signal);
+      while (this.#bufferedBytes() > BUFFER_BYTES_MAX) {
+        // The upstream's keepalives wait behind its WAL, so they are answered before they are read.
+        await this.#consumed.waitAtMost(BLOCKED_REPLY_INTERVAL_MS, this.#options.clock, signal);
+        await this.#reply();
+      }
     }
   }
 
@@ -117,7 +123,7 @@ export class UpstreamWal implements WalSource {
 
   async #reply(): Promise<void> {
     const { received } = this.#walker;
-    const sentAt = this.#options.timestampUs();
+    const sentAt = this.#options.clock.timestampUs();
     // Flush 0/0: this connection keeps nothing durably and takes part in no synchronous commit.
     const positions = { write: received, flush: INVALID_LSN, apply: INVALID_LSN };
     const update = encodeStatusUpdate({ ...positions, sentAt, replyRequested: false });

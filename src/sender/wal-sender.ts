@@ -230,7 +230,7 @@ export class WalSender {
         until,
         segmentBytes: context.store.segmentBytes,
         systemIdentifier: context.systemIdentifier,
-        timestampUs: () => context.clock.timestampUs(),
+        clock: context.clock,
       });
       await endTogether(signal, [
         async (group) => {
