@@ -29,6 +29,7 @@ import {
 import { PAGE_BYTES } from '../wal/page.ts';
 import { segmentStart } from '../wal/segment.ts';
 import type { WalWalker } from '../wal/walker.ts';
+import { BusyWatch } from './busy-watch.ts';
 import type { ControlFile } from './control-file.ts';
 import { diskRefusal } from './disk-refusal.ts';
 import { oldestStored, removableSegments } from './segment-catalog.ts';
@@ -50,7 +51,6 @@ export interface WalStoreOptions {
 
 export class WalStore {
   readonly #disk: Disk;
-  readonly #clock: Clock;
   readonly #log: Log;
   readonly #walDirectory: string;
   readonly #control: ControlFile;
@@ -68,7 +68,7 @@ export class WalStore {
   #needsRewind = false;
   /** An fsync has failed: what was written since the last one may be gone. */
   #lost: WalcadeError | undefined;
-  readonly #running = new Set<{ startMs: number }>();
+  readonly #busy: BusyWatch;
   /** A proven record that becomes the next start's first one once it is durable. */
   #candidate: { start: Lsn; end: Lsn } | undefined;
   #walkFrom: Lsn | undefined;
@@ -81,8 +81,8 @@ export class WalStore {
     const { disk, clock, log, directory, control } = options;
     const { segmentBytes } = control.data;
     this.#disk = disk;
-    this.#clock = clock;
     this.#log = log;
+    this.#busy = new BusyWatch(clock);
     this.#walDirectory = `${directory}/${WAL_DIRECTORY}`;
     this.#control = control;
     this.#writer = new SegmentWriter({
@@ -196,11 +196,7 @@ export class WalStore {
 
   /** For how long the oldest write or sync that runs now has been running, in milliseconds. */
   get busyMs(): number {
-    let busyMs = 0;
-    for (const { startMs } of this.#running) {
-      busyMs = Math.max(busyMs, this.#clock.monotonicMs() - startMs);
-    }
-    return busyMs;
+    return this.#busy.busyMs;
   }
 
   /**
@@ -313,7 +309,7 @@ export class WalStore {
         continue;
       }
       try {
-        await this.#timed(() => this.#writeNext());
+        await this.#busy.run(() => this.#writeNext());
       } catch (error) {
         this.#failure = diskRefusal(error, 'write');
       }
@@ -373,7 +369,7 @@ export class WalStore {
   /** A failed fsync ends `run`, whoever asked for it: the next one could succeed without the data. */
   async #sync(): Promise<void> {
     try {
-      await this.#timed(() => this.#writer.sync());
+      await this.#busy.run(() => this.#writer.sync());
     } catch (error) {
       this.#lost = diskRefusal(error, 'fsync');
       this.#progress.notify();
@@ -397,16 +393,6 @@ export class WalStore {
     } finally {
       await this.#writer.close();
       await this.#reader.close();
-    }
-  }
-
-  async #timed(action: () => Promise<void>): Promise<void> {
-    const run = { startMs: this.#clock.monotonicMs() };
-    this.#running.add(run);
-    try {
-      await action();
-    } finally {
-      this.#running.delete(run);
     }
   }
 }
