@@ -133,7 +133,9 @@ export class UpstreamWal implements WalSource {
   #append(bytes: Uint8Array): void {
     let position = this.#walker.received;
     this.#walker.push(bytes);
-    for (let done = 0; done < bytes.length; ) {
+    let done = this.#bytesBeforeStart(position, bytes.length);
+    position = advance(position, done);
+    while (done < bytes.length) {
       const block = this.#block(position);
       const length = Math.min(bytes.length - done, BLOCK_BYTES - block.filled);
       block.bytes.set(bytes.subarray(done, done + length), block.filled);
@@ -144,6 +146,12 @@ export class UpstreamWal implements WalSource {
     // Past `until` only the record that began before it has to be proven.
     const proven = minLsn(this.#walker.proven, this.#options.until);
     this.served.advance(maxLsn(this.served.value, proven));
+  }
+
+  /** A segment is walked from its beginning; what lies before the start is kept for nobody. */
+  #bytesBeforeStart(position: Lsn, length: number): number {
+    const firstBlock = alignDown(this.#options.start, BLOCK_BYTES);
+    return position >= firstBlock ? 0 : Math.min(length, distance(position, firstBlock));
   }
 
   #block(position: Lsn): Block {
