@@ -1,6 +1,5 @@
 /** A session's answers, byte by byte, from the first packet to its end. */
 import assert from 'node:assert/strict';
-import type { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import { MemoryNode } from '../../test/harness/memory-node.ts';
 import { settle } from '../../test/harness/manual-clock.ts';
@@ -140,7 +139,7 @@ test('a node that stops ends a stream by COPY 0 once all is acknowledged', async
   await node.close();
 });
 
-test('a node that stops tells an idle session why, and one that has just ended its copy', async () => {
+test('a node that stops tells why, to an idle session and one that ended its copy', async () => {
   const goodbye = 'terminating connection due to administrator command';
   const fatal = message('E', Buffer.from(`SFATAL\0VFATAL\0C57P01\0M${goodbye}\0\0`));
   const idle = await session();
@@ -186,7 +185,7 @@ async function startup(parameters: Record<string, string> = {}) {
   const forget = (): void => {
     bytes = Buffer.alloc(0);
   };
-  return { node, socket: socket as Duplex, say, heard, forget };
+  return { node, socket, say, heard, forget };
 }
 
 async function session() {

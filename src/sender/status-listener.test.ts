@@ -19,7 +19,7 @@ import { ReplicationTimeout, StatusListener } from './status-listener.ts';
 const STATUS = { write: lsn(30n), flush: lsn(20n), apply: lsn(10n), sentAt: 7n };
 const SIGNAL = new AbortController().signal;
 
-test('a status update moves the positions, backwards too, and the slot with what is durable', async () => {
+test('a status update moves the positions, backwards too, and the slot by its flush', async () => {
   const { say, downstream, news } = listen();
   await say(encodeStatusUpdate({ ...STATUS, replyRequested: false }));
   assert.deepEqual(
@@ -86,7 +86,7 @@ test('what no receiver says ends the session', async () => {
   }
 });
 
-test('after half of the timeout a reply is asked for once, after all of it the end comes', async () => {
+test('after half of the timeout a reply is asked for once, at the timeout it ends', async () => {
   const { clock, heard, supervise, connection, say } = listen(10_000);
   const supervised = assert.rejects(supervise(SIGNAL), ReplicationTimeout);
   await clock.pass(4_999);
@@ -110,7 +110,7 @@ test('a timeout of 0 never ends', async () => {
   const { clock, heard, supervise } = listen(0);
   const stop = new AbortController();
   const supervised = assert.rejects(supervise(stop.signal), /stopped/);
-  await clock.pass(3_600_000);
+  await clock.pass(300_000);
   assert.equal(heard.length, 0);
   stop.abort(new Error('stopped'));
   await supervised;

@@ -1,7 +1,7 @@
 /** Where messages are cut, and that a feed sends all of a source's WAL, once, in order. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { Watermark } from '../base/watermark.ts';
 import { Connection } from '../protocol/connection.ts';
 import { type Message, MessageReader } from '../protocol/message-reader.ts';
@@ -89,7 +89,7 @@ test('a feed sends what there is, waits for more, and stops at the end', async (
   assert.equal(released, parts.length);
 });
 
-test('a feed whose downstream takes nothing reads no further, and ends with its signal', async () => {
+test('a feed whose downstream takes nothing stops reading, and ends by its signal', async () => {
   let reads = 0;
   const bytes = Buffer.alloc(MESSAGE_BYTES_MAX);
   const source = {

@@ -1,0 +1,94 @@
+/**
+ * A relay's sending side in memory: store, slots and front door on a disk, a clock and connections
+ * that the test holds. It has no receiver; its upstream is whatever `connectUpstream` gives.
+ */
+import type { Duplex } from 'node:stream';
+import { type LogEntry, createLog } from '../../src/base/log.ts';
+import { parseHba } from '../../src/config/hba.ts';
+import { FrontDoor } from '../../src/node/front-door.ts';
+import type { ReplicationClient } from '../../src/protocol/client.ts';
+import { DownstreamTable } from '../../src/sender/downstreams.ts';
+import type { SenderContext } from '../../src/sender/sender-context.ts';
+import { HistoryFiles } from '../../src/store/history-files.ts';
+import { SQLSTATE, WalcadeError } from '../../src/base/errors.ts';
+import { duplexPair } from './duplex-pair.ts';
+import { ManualClock } from './manual-clock.ts';
+import { StoreUnderTest, WAL, newNodeDisk } from './test-store.ts';
+import { CLUSTER } from './wal-walks.ts';
+
+const HBA = 'host replication all all trust\nhost all all all trust\n';
+
+export class MemoryNode {
+  readonly clock = new ManualClock();
+  readonly log: LogEntry[] = [];
+  readonly context: SenderContext;
+  readonly door: FrontDoor;
+  readonly #store: StoreUnderTest;
+
+  private constructor(store: StoreUnderTest, histories: HistoryFiles) {
+    this.#store = store;
+    const settings = { server_version: '18.4', server_version_num: '180004' };
+    this.context = {
+      store: store.store,
+      histories,
+      slots: store.slots,
+      downstreams: new DownstreamTable(store.slots),
+      backupStarts: new Set(),
+      systemIdentifier: CLUSTER,
+      settings: () => ({ walSenderTimeoutMs: 60_000, logReplicationCommands: false }),
+      upstreamSettings: () => settings,
+      shownSettings: () => [
+        { name: 'wal_segment_size', value: '1MB', description: 'How large segments are.' },
+      ],
+      connectUpstream: (signal) => this.connectUpstream(signal),
+      clock: this.clock,
+    };
+    const log = createLog((entry) => this.log.push(entry), { minimum: () => 'debug' });
+    this.door = new FrontDoor({
+      context: this.context,
+      settings: () => ({
+        authenticationTimeoutMs: 60_000,
+        maxWalSenders: 1000,
+        logConnections: false,
+        hbaRules: parseHba(HBA, 'walcade_hba.conf'),
+      }),
+      clock: this.clock,
+      log,
+    });
+  }
+
+  /** A node whose store holds `wal`, which begins at 0/100000, durably. */
+  static async open(wal: Buffer): Promise<MemoryNode> {
+    const disk = await newNodeDisk();
+    const store = await StoreUnderTest.open(disk, { sleep: 'for ever' });
+    await store.appendDurably(wal);
+    return new MemoryNode(store, new HistoryFiles(disk, WAL));
+  }
+
+  get store(): StoreUnderTest {
+    return this.#store;
+  }
+
+  /** What a further connection to the upstream is; a test may put another in its place. */
+  connectUpstream: (signal: AbortSignal) => Promise<ReplicationClient> = () =>
+    Promise.reject(new WalcadeError(SQLSTATE.UNABLE_TO_CONNECT, 'there is no upstream'));
+
+  /** The client's end of a new connection. */
+  connect(): Duplex {
+    const [near, far] = duplexPair();
+    near.on('error', () => {});
+    far.on('error', () => {});
+    this.door.accept(far, {
+      transport: 'tcp',
+      address: '192.0.2.7',
+      port: 4711,
+      localAddress: '192.0.2.1',
+    });
+    return near;
+  }
+
+  async close(): Promise<void> {
+    this.door.close();
+    await this.#store.stop();
+  }
+}
