@@ -48,12 +48,11 @@ const CHECKS = [
 ];
 
 const SUITES = {
-  all: async (choice) =>
-    (await runChecks()) && (await runGroup('unit', choice)) && (await runGroup('recovery', choice)),
+  all: async (choice) => (await runChecks()) && (await runGroups(choice)),
   check: async (choice) => (await runChecks()) && (await runGroup('unit', choice)),
   unit: (choice) => runGroup('unit', choice),
   recovery: (choice) => runGroup('recovery', choice),
-  fuzz: (choice) => runGroup('fuzz', choice),
+  fuzz: (choice) => runGroup('fuzz', choice, { WALCADE_FUZZ_SECONDS: longFuzzSeconds() }),
   matrix: runMatrix,
 };
 
@@ -97,6 +96,22 @@ async function runChecks() {
     passed &&= status === 0;
   }
   return passed;
+}
+
+/** Unit, fuzz (in its short form) and recovery tests; a filter need not match in every group. */
+async function runGroups(choice) {
+  const filters = choice.filter((argument) => !argument.startsWith('-'));
+  const names = ['unit', 'fuzz', 'recovery'].filter(
+    (name) => filters.length === 0 || testFiles(GROUPS[name], filters).length > 0,
+  );
+  if (names.length === 0) return runGroup('unit', choice);
+  for (const name of names) if (!(await runGroup(name, choice))) return false;
+  return true;
+}
+
+/** For how long each fuzz test goes on by itself, if the environment does not say. */
+function longFuzzSeconds() {
+  return process.env.WALCADE_FUZZ_SECONDS ?? '60';
 }
 
 /** The recovery tests on each PostgreSQL major, or on those named among the arguments. */
