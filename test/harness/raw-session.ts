@@ -158,7 +158,7 @@ export class RawSession implements Member {
   }
 }
 
-/** One message as a line: `C IDENTIFY_SYSTEM`, `D 7…|1|0/3000000|`, `E ERROR 42601 syntax error`. */
+/** A message as a line: `C IDENTIFY_SYSTEM`, `D 7…|1|0/3000000|`, `E ERROR 42601 syntax error`. */
 export function describeHeard({ type, body }: Heard): string {
   switch (type) {
     case 'T':

@@ -16,7 +16,7 @@ const BROKEN_WAL = /incorrect resource manager data checksum/;
 
 const SHORT_TIMEOUTS = { wal_receiver_timeout: '3s', wal_sender_timeout: '3s' };
 
-test('a relay and its standby go on after the primary restarts, and after it crashes', async (t) => {
+test('a relay and its standby go on after the primary restarts and after it crashes', async (t) => {
   const { primary, relay, standby } = await cascade(t);
   for (const stop of ['fast', 'immediate', 'kill'] as const) {
     const load = startLoad(primary);
@@ -102,7 +102,7 @@ for (const place of ['primary and relay', 'relay and standby'] as const) {
   });
 }
 
-test('a relay whose upstream is cut off between connecting and streaming connects again', async (t) => {
+test('a relay cut off between connecting and streaming connects again', async (t) => {
   const { primary, relay, standby, network } = await cascade(t, {
     networkBetween: 'primary and relay',
     settings: SHORT_TIMEOUTS,

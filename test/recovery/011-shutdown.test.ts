@@ -20,7 +20,7 @@ const STOP_MS_MAX = 10_000;
 const WAL_DATA_HEADER_BYTES = 25;
 
 for (const situation of ['idle', 'busy', 'in the middle of a large record'] as const) {
-  test(`a primary's fast shutdown, ${situation}, ends and leaves everybody everything`, async (t) => {
+  test(`a primary's fast shutdown, ${situation}, ends and everybody has everything`, async (t) => {
     const { primary, relays, standbys } = await twoRelays(t);
     const load = situation === 'busy' ? startLoad(primary) : undefined;
     if (load !== undefined) await waitFor('some load', () => load.batches >= 5);

@@ -18,7 +18,8 @@ test('the oldest xmin of two standbys below two relays is what the primary keeps
   const { primary, relays, makeStandby } = await twoRelays(t, { args: ['--no-slot'] });
   const first = await makeStandby('standby1');
   const second = await makeStandby('standby2');
-  const backendXmin = `SELECT backend_xmin FROM pg_stat_replication WHERE application_name = 'relay1'`;
+  const backendXmin =
+    "SELECT backend_xmin FROM pg_stat_replication WHERE application_name = 'relay1'";
 
   // A snapshot on one standby, then a later one on the other.
   const older = await holdSnapshot(first);

@@ -203,14 +203,15 @@ test('first packets of every kind are let in or refused, each in its way', async
   }
   assert.equal(await first(encodeCancelRequest(1, Buffer.alloc(4))), 'closed');
 
-  // After the startup: a message that is too long ends the session, unread and, as in PostgreSQL, unanswered.
+  // After the startup: a message that is too long ends the session, unread and, as in PostgreSQL,
+  // unanswered.
   const long = await RawSession.start(tree, relay.port);
   long.write(Buffer.from('517fffffff', 'hex'));
   assert.deepEqual(await long.until(), []);
   await relay.waitForLog(/invalid message length 2147483647/);
 });
 
-test('a stream begins ahead of what there is, ends on request, and the session goes on', async (t) => {
+test('a stream begins ahead of what there is, ends on request, the session goes on', async (t) => {
   const { tree, primary, relay } = await primaryAndRelay(t);
 
   // Ahead of all that the relay has: CopyBoth at once, WAL when it has come.

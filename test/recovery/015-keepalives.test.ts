@@ -31,7 +31,7 @@ const { wal: WAL, records } = buildWalWithPositions({
 });
 const WAL_END = advance(START, WAL.length);
 
-test('a stream begins with a status update and feedback, and keepalives are answered', async (t) => {
+test('a stream begins with a status update and feedback, and answers keepalives', async (t) => {
   const { primary, relay } = await relayBehindScript(t, { wal_receiver_status_interval: '10s' });
   await primary.waitForHeard('h');
 
@@ -105,7 +105,7 @@ test('the upstream is answered at once also while a downstream takes nothing', a
   assert.equal(records.at(-1)?.end, WAL_END);
 });
 
-test('a silent downstream is asked once after half of wal_sender_timeout, then closed', async (t) => {
+test('a silent downstream is asked after half of wal_sender_timeout, then closed', async (t) => {
   const { tree, relay } = await relayBehindScript(t, { wal_sender_timeout: '2s' });
   const session = await RawSession.start(tree, relay.port);
   assert.deepEqual(await session.answer(`START_REPLICATION ${formatLsn(START)}`), ['W']);
