@@ -1,3 +1,4 @@
+/** What is known of the store at a start: kept through power cuts, torn writes and damage. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { seededRandom } from '../../test/harness/wal-recutter.ts';
@@ -46,7 +47,7 @@ test('updates keep the rest, one after the other also when they come at once', a
   assert.deepEqual(read, expected);
 });
 
-test('a power cut within an update leaves the old content or the new, whatever was torn', async () => {
+test('a power cut within an update leaves the old content or the new, torn or not', async () => {
   const random = seededRandom(11);
   const seen = new Set<string>();
   for (let round = 0; round < 40; round++) {

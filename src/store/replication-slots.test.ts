@@ -1,3 +1,4 @@
+/** Slots of downstreams: what outlives a power cut, what they claim, and who may use them. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type TestDisk, systemError } from '../../test/harness/test-disk.ts';
@@ -12,7 +13,7 @@ function open(disk: TestDisk, max = 10): Promise<ReplicationSlots> {
   return ReplicationSlots.open({ disk, directory: SLOTS, max: () => max });
 }
 
-test('a persistent slot outlives a power cut as it was saved, a temporary one does not', async () => {
+test('a persistent slot outlives a power cut as it was saved, a temporary one not', async () => {
   const disk = await newNodeDisk();
   const slots = await open(disk);
   const slot = await slots.create('standby', { ...PERSISTENT, restartLsn: parseLsn('0/1000000') });
@@ -55,7 +56,7 @@ test('a power cut while a slot is saved leaves it as it was or as it is', async 
   assert.deepEqual(seen, new Set([parseLsn('0/1000000'), parseLsn('0/2000000')]));
 });
 
-test('a slot claims where it stands and where a crash would put it, whichever is older', async () => {
+test('a slot claims where it stands or where a crash puts it, whichever is older', async () => {
   const disk = await newNodeDisk();
   const slots = await open(disk);
   const oldest = (): Lsn | undefined => slots.claims().sort((a, b) => (a < b ? -1 : 1))[0];

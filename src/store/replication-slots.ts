@@ -80,7 +80,7 @@ export class ReplicationSlots {
     throw new WalcadeError(SQLSTATE.UNDEFINED_OBJECT, `replication slot "${name}" does not exist`);
   }
 
-  /** Makes a slot, durably if it is persistent. Throws 42710 if it is there, 53400 if none is free. */
+  /** Makes a slot, durably if persistent. Throws 42710 if it is there, 53400 if none is free. */
   async create(
     name: string,
     { temporary, restartLsn, activePid }: Partial<ReplicationSlot> & { temporary: boolean },
@@ -109,7 +109,7 @@ export class ReplicationSlots {
     return slot;
   }
 
-  /** Takes the slot for a session. Throws 42704 if there is none, 55006 if another session has it. */
+  /** Takes the slot for a session. Throws 42704 if there is none, 55006 if another has it. */
   acquire(name: string, pid: number): ReplicationSlot {
     const slot = this.get(name);
     if (slot.activePid !== undefined && slot.activePid !== pid) throw slotInUse(slot);
@@ -143,8 +143,8 @@ export class ReplicationSlots {
   }
 
   /**
-   * The oldest WAL that each slot may need: where it stands, and where it would stand after a crash,
-   * if that is further back.
+   * The oldest WAL that each slot may need: where it stands, and where it would stand after a
+   * crash, if that is further back.
    */
   claims(): Lsn[] {
     return this.all().flatMap((slot) => {

@@ -1,3 +1,4 @@
+/** How far back WAL is kept, and for whom: a table, and any values. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
@@ -37,7 +38,7 @@ for (const { what, changes, kept } of [
 
 const position = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }).map(lsn);
 
-test('nothing that anybody has a claim on is removed, and no segment is kept without a claim', () => {
+test('nothing with a claim on it is removed, and no segment is kept without a claim', () => {
   fc.assert(
     fc.property(
       fc.record({

@@ -1,11 +1,13 @@
+/** The names in pg_wal: what a store begins with, and what may go. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseLsn, timelineId } from '../wal/lsn.ts';
 import { oldestStored, removableSegments, segmentStarts } from './segment-catalog.ts';
 
 const MB16 = 16 * 1024 * 1024;
+const hex8 = (value: number): string => value.toString(16).toUpperCase().padStart(8, '0');
 const at = (timeline: number, number: number): string =>
-  `${timeline.toString(16).padStart(8, '0')}00000000${number.toString(16).padStart(8, '0')}`.toUpperCase();
+  `${hex8(timeline)}${hex8(0)}${hex8(number)}`;
 const OTHER_FILES = ['00000002.history', 'xlogtemp', 'archive_status', `${at(1, 9)}.partial`];
 const first = { timeline: timelineId(1), segmentBytes: MB16 };
 

@@ -75,7 +75,7 @@ export class SegmentReader {
   }
 }
 
-/** What PostgreSQL's WAL sender says of a segment it no longer has (walsender.c, WalSndSegmentOpen()). */
+/** As PostgreSQL says of a segment it no longer has (walsender.c, WalSndSegmentOpen()). */
 export function segmentRemoved(name: string): WalcadeError {
   return new WalcadeError(
     SQLSTATE.UNDEFINED_FILE,

@@ -1,3 +1,4 @@
+/** Segment files as they are written: names, sizes, zeros, and the order of what is durable. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { TestDisk, systemError } from '../../test/harness/test-disk.ts';
@@ -26,7 +27,7 @@ async function names(disk: TestDisk): Promise<string[]> {
 
 for (const sleep of ['never', 'for ever'] as const) {
   const how = sleep === 'never' ? 'filled beforehand' : 'not filled beforehand';
-  test(`a segment ${how} has its whole size and its final name from the first byte on`, async () => {
+  test(`a segment ${how} has its full size and its final name from the first byte on`, async () => {
     const { disk, writer } = await withWriter(sleep);
     await writer.write(ONE, advance(START, 100), [some, some]);
     const content = await readWholeFile(disk, `${WAL}/${FIRST}`);

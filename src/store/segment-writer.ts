@@ -117,8 +117,8 @@ export class SegmentWriter {
 }
 
 /**
- * Zeros are worth their cost only when WAL trickles in and each commit waits for an fsync. A segment
- * that fills up faster than this is followed by one whose blocks are allocated as WAL comes.
+ * Zeros are worth their cost only when WAL trickles in and each commit waits for an fsync. After
+ * a segment that fills up faster than this comes one whose blocks are allocated as WAL comes.
  */
 const FILL_DELAY_MS = 1000;
 
@@ -143,7 +143,7 @@ class SpareSegment {
       );
   }
 
-  /** The file at its full size. WAL does not wait for zeros: what is not filled yet stays a hole. */
+  /** The file at its full size. WAL waits for no zeros: what is not filled yet stays a hole. */
   async take(): Promise<DiskFile> {
     this.#wanted.abort();
     const filled = await this.#filling;

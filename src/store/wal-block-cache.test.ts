@@ -1,3 +1,4 @@
+/** Blocks of WAL in memory: loaded once, shared, forgotten, and never used while they are read. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { timelineId } from '../wal/lsn.ts';

@@ -11,7 +11,7 @@
 import { assert } from '../base/assert.ts';
 import type { TimelineId } from '../wal/lsn.ts';
 
-/** Divides every segment size and is a multiple of the page size, so a block's end is a safe cut. */
+/** Divides every segment size and is a multiple of the page size: a block's end is a safe cut. */
 export const BLOCK_BYTES = 1024 * 1024;
 
 export interface WalBlock {
@@ -96,8 +96,8 @@ export class WalBlockCache {
   }
 
   /**
-   * Forgets what is cached of a timeline from block `number` on, also what is being loaded. Who uses
-   * such a block keeps it; nobody else gets it.
+   * Forgets what is cached of a timeline from block `number` on, also what is being loaded. Who
+   * uses such a block keeps it; nobody else gets it.
    */
   forgetFrom(timeline: TimelineId, number: number): void {
     for (const blocks of [this.#blocks, this.#loading]) {

@@ -1,3 +1,4 @@
+/** Where a start finds the end of proven WAL, wherever it was cut or damaged. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CONTROL_DATA } from '../../test/harness/test-store.ts';
@@ -35,7 +36,7 @@ test('the end of proven WAL is found wherever it was cut', async () => {
   }
 });
 
-test('a start is at the end of the proven WAL if that is past what was known to be durable', async () => {
+test('a start is at the end of proven WAL if that is past what was durable for sure', async () => {
   const { read } = stored(wal.subarray(0, distance(START, endOf(2)) + 500));
   const walker = await recoverWalker(read, { ...CONTROL_DATA, flushed: endOf(0) });
   assert.equal(walker.received, endOf(2));

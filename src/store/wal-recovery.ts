@@ -34,7 +34,7 @@ function newWalker({ systemIdentifier, segmentBytes, walk }: Origin): WalWalker 
   });
 }
 
-/** A walker that has walked from the control file's record to `end`. Throws if that is not all WAL. */
+/** A walker that has walked from the control file's record to `end`. Throws if not all is WAL. */
 export async function walkTo(read: ReadWal, origin: Origin, end: Lsn): Promise<WalWalker> {
   const walker = newWalker(origin);
   await pushStored(read, walker, end);

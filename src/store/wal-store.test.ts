@@ -1,3 +1,4 @@
+/** The store on a disk that is slow, full, torn or failing: what is durable, served and told. */
 import assert from 'node:assert/strict';
 import { basename } from 'node:path';
 import { test } from 'node:test';
@@ -13,7 +14,7 @@ const END = advance(START, wal.length);
 /** Six segments. */
 const MANY = made(Array.from({ length: 60 }, () => ({ bodyBytes: 100_000 })));
 
-test('what was appended is flushed, served up to the last record, and read back as it was', async () => {
+test('what was appended is flushed, served to the last record, read back as it was', async () => {
   const node = await StoreUnderTest.open(await newNodeDisk());
   await node.appendDurably(wal);
   assert.equal(node.store.flushed, END);
@@ -74,7 +75,7 @@ test('an unfinished record is stored and made durable, and not served', async ()
   await next.stop();
 });
 
-test('what is written while more arrives is served up to a page boundary, not within a record', async () => {
+test('WAL written while more comes is served to a page boundary, not within a record', async () => {
   const { node, release } = await withStuck('write');
   const middle = advance(endOf(1), 100_003);
   node.append(wal, middle);
@@ -90,7 +91,7 @@ test('what is written while more arrives is served up to a page boundary, not wi
   await node.stop();
 });
 
-test('corrupt WAL is not taken, what precedes it is; after a rewind it is fetched again', async () => {
+test('corrupt WAL is not taken, what precedes it is; after a rewind it is taken anew', async () => {
   const node = await StoreUnderTest.open(await newNodeDisk());
   const corrupt = Buffer.from(wal);
   const at = Number(endOf(2) - START) - 1_000;
@@ -110,7 +111,7 @@ test('corrupt WAL is not taken, what precedes it is; after a rewind it is fetche
   await node.stop();
 });
 
-test('corrupt WAL in a later segment than its record is forgotten, also by a later start', async () => {
+test('corrupt WAL in a later segment than its record is forgotten, at a start too', async () => {
   const node = await StoreUnderTest.open(await newNodeDisk());
   const corrupt = Buffer.from(wal);
   corrupt.writeUInt8(corrupt.readUInt8(wal.length - 100) ^ 1, wal.length - 100);
@@ -126,7 +127,7 @@ test('corrupt WAL in a later segment than its record is forgotten, also by a lat
   await next.stop();
 });
 
-test('a full disk stops intake in words, tells nothing false, and goes on when there is room', async () => {
+test('a full disk stops intake in words, tells nothing false, and goes on with room', async () => {
   const node = await StoreUnderTest.open(await newNodeDisk());
   await node.appendDurably(wal, endOf(1));
   let isFull = true;
@@ -204,7 +205,7 @@ test('an fsync that fails while the store rewinds ends the run as any other', as
   assert.equal(syncs, 1);
 });
 
-test('a start reads from the record that the control file names, not the WAL before it', async () => {
+test('a start reads from the record that the control file names, no WAL before it', async () => {
   const node = await StoreUnderTest.open(await newNodeDisk());
   await node.appendDurably(MANY.wal);
   await node.stop();

@@ -366,7 +366,7 @@ export class WalStore {
     this.#progress.notify();
   }
 
-  /** A failed fsync ends `run`, whoever asked for it: the next one could succeed without the data. */
+  /** A failed fsync ends `run`, whoever asked: the next one could succeed without the data. */
   async #sync(): Promise<void> {
     try {
       await this.#busy.run(() => this.#writer.sync());
