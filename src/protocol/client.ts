@@ -340,7 +340,7 @@ function unexpectedMessage(type: number): WalcadeError {
   );
 }
 
-/** The text of a column of a result's only row; undefined for NULL. Throws 08P01 if it is not there. */
+/** A column of a result's only row, as text; undefined for NULL. Throws 08P01 if there is none. */
 export function singleValue(results: readonly CommandResult[], column: number): string | undefined {
   const value = results[0]?.rows[0]?.[column];
   if (value === undefined || results[0]?.rows.length !== 1) {

@@ -26,7 +26,7 @@ test('a command is cut as PostgreSQL cuts it', () => {
   assert.equal(lexer.next().kind, 'end');
 });
 
-test('identifiers are folded if they are bare, unescaped if they are quoted, cut at 63 bytes', () => {
+test('identifiers are folded if bare, unescaped if quoted, and cut at 63 bytes', () => {
   const shown = (name: string): unknown => parseReplicationCommand(`SHOW ${name}`, 180_006);
   const is = (name: string): unknown => ({ kind: 'show', name });
   assert.deepEqual(shown('Aé$1_'), is('aé$1_'));

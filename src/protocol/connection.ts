@@ -90,7 +90,7 @@ export class Connection {
     waiting?.reject(reason);
   }
 
-  /** Writes `bytes`; resolves once the operating system has taken them, rejects if it never will. */
+  /** Writes `bytes`; resolves once the operating system has them, rejects if it never will. */
   send(bytes: Uint8Array | readonly Uint8Array[]): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {

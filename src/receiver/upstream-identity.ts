@@ -95,12 +95,15 @@ export function checkSameCluster(
   settings: Record<string, string>,
   store: { systemIdentifier: bigint; segmentBytes: number; timeline: TimelineId },
 ): void {
-  if (identity.systemIdentifier !== store.systemIdentifier) {
+  const { systemIdentifier } = store;
+  if (identity.systemIdentifier !== systemIdentifier) {
     throw new WalcadeError(
       SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
       'database system identifier differs between the upstream and this node',
       {
-        detail: `The upstream's identifier is ${identity.systemIdentifier}, this node's identifier is ${store.systemIdentifier}.`,
+        detail:
+          `The upstream's identifier is ${identity.systemIdentifier}, ` +
+          `this node's identifier is ${systemIdentifier}.`,
         hint: 'Point primary_conninfo at a server of the same cluster, or make the node anew.',
       },
     );
@@ -111,14 +114,17 @@ export function checkSameCluster(
       SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
       'WAL segment size differs between the upstream and this node',
       {
-        detail: `The upstream's segments have ${segmentBytes} bytes, this node's have ${store.segmentBytes}.`,
+        detail:
+          `The upstream's segments have ${segmentBytes} bytes, ` +
+          `this node's have ${store.segmentBytes}.`,
       },
     );
   }
   if (identity.timeline < store.timeline) {
     throw new WalcadeError(
       SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-      `highest timeline ${identity.timeline} of the upstream is behind this node's timeline ${store.timeline}`,
+      `highest timeline ${identity.timeline} of the upstream ` +
+        `is behind this node's timeline ${store.timeline}`,
       { hint: 'Point primary_conninfo at the server that this node followed, or one below it.' },
     );
   }

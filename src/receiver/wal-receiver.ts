@@ -2,7 +2,7 @@
  * The WAL receiver: keeps a stream from an upstream running into the store, for as long as the node
  * runs.
  *
- *   connecting ─▶ waiting (upstream is behind, or its timeline has ended) ─▶ streaming ─▶ connecting …
+ *   connecting ─▶ waiting (upstream is behind, or its timeline ended) ─▶ streaming ─▶ connecting …
  *
  * Each round connects, makes sure that the upstream is of the same cluster and history, fetches the
  * history files, and streams from where the store ends. A round that breaks off is logged
@@ -194,7 +194,8 @@ export class WalReceiver {
     if (isInHistory(history, this.#store.timeline)) return;
     throw new WalcadeError(
       SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-      `timeline ${this.#store.timeline} of this node is not in the history of the upstream's timeline ${timeline}`,
+      `timeline ${this.#store.timeline} of this node ` +
+        `is not in the history of the upstream's timeline ${timeline}`,
       {
         detail: `The history is in "${historyFileName(timeline)}".`,
         hint: 'Point primary_conninfo at a server whose history this node shares.',
@@ -209,10 +210,9 @@ export class WalReceiver {
   async #waitUntilAhead(client: ReplicationClient, signal: AbortSignal): Promise<void> {
     for (;;) {
       const { timeline, walEnd } = await this.#answered(client, () => identifySystem(client));
-      if (timeline !== this.#store.timeline || walEnd >= this.#store.received) return;
-      this.#wait(
-        `upstream is at ${formatLsn(walEnd)}, behind this node at ${formatLsn(this.#store.received)}`,
-      );
+      const { received } = this.#store;
+      if (timeline !== this.#store.timeline || walEnd >= received) return;
+      this.#wait(`upstream is at ${formatLsn(walEnd)}, behind this node at ${formatLsn(received)}`);
       await this.#clock.sleep(this.#options.settings().retryIntervalMs, signal);
     }
   }
@@ -266,9 +266,8 @@ export class WalReceiver {
     signal: AbortSignal,
   ): Promise<void> {
     const { timeline } = this.#store;
-    this.#wait(
-      `timeline ${timeline} has ended at ${formatLsn(end.switchPoint)}, timeline ${end.next} follows it`,
-    );
+    const switchPoint = formatLsn(end.switchPoint);
+    this.#wait(`timeline ${timeline} has ended at ${switchPoint}, timeline ${end.next} follows it`);
     await this.#clock.sleep(this.#options.settings().retryIntervalMs, signal);
     await this.#answered(client, async () =>
       this.#fetchHistories(client, await identifySystem(client)),
@@ -288,9 +287,10 @@ export class WalReceiver {
     if (this.#lastMessage === message) return;
     this.#lastMessage = message;
     if (failure instanceof WalCorruption) {
+      const proven = formatLsn(this.#store.proven);
       this.#log.error(
         new WalcadeError(sqlstate, `received corrupt WAL from upstream: ${message}`, {
-          detail: `WAL up to ${formatLsn(this.#store.proven)} is good; what follows is fetched again.`,
+          detail: `WAL up to ${proven} is good; what follows is fetched again.`,
           hint: "Check the upstream's disk and the network between if this comes again.",
         }),
       );

@@ -102,7 +102,7 @@ export class UpstreamStream {
     this.#lastReceivedMs = options.clock.monotonicMs();
   }
 
-  /** Streams until the upstream ends it; rejects when it breaks off, with `signal.reason` on abort. */
+  /** Streams until the upstream ends it; rejects if it breaks, with `signal.reason` on abort. */
   async run(signal: AbortSignal): Promise<StreamEnd> {
     try {
       await endTogether(signal, [
@@ -313,7 +313,7 @@ export class UpstreamStream {
     );
   }
 
-  /** What became durable while the stream ended is worth a last word: the upstream may wait for it. */
+  /** What became durable while the stream ended is told at last: the upstream may wait for it. */
   async #reportLast(): Promise<void> {
     if (this.#client.connection.closed.aborted || this.#end?.kind === 'timeline-ended') return;
     await this.#sendStatus(this.#positions(), { replyRequested: false }).catch(() => {});

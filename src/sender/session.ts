@@ -196,7 +196,7 @@ export class SenderSession {
     } catch (error) {
       if (endsSession(error)) throw error;
       this.#context.slots.dropTemporary(this.#downstream.pid);
-      this.#log.log(`${asWalcadeError(error).message}`, `The command was: ${text}`);
+      this.#log.log(asWalcadeError(error).message, `The command was: ${text}`);
       await this.#refuse(asWalcadeError(error));
       await this.#connection.send(encodeReadyForQuery());
       return 'ready';

@@ -26,9 +26,9 @@ export interface WalFeedOptions {
   until: Lsn;
   clock: Clock;
   signal: AbortSignal;
-  onSent(sent: Lsn): void;
+  onSent: (sent: Lsn) => void;
   /** All there is has been sent; more may come. */
-  onCaughtUp(): void;
+  onCaughtUp: () => void;
 }
 
 /** Sends until `until` is reached; rejects with what the source or the connection says. */

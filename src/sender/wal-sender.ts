@@ -108,9 +108,12 @@ export class WalSender {
     if (next !== undefined && start > next.switchPoint) {
       throw new WalcadeError(
         SQLSTATE.INTERNAL_ERROR,
-        `requested starting point ${formatLsn(start)} on timeline ${timeline} is not in this server's history`,
+        `requested starting point ${formatLsn(start)} on timeline ${timeline} ` +
+          "is not in this server's history",
         {
-          detail: `This server's history forked from timeline ${timeline} at ${formatLsn(next.switchPoint)}.`,
+          detail:
+            `This server's history forked from timeline ${timeline} ` +
+            `at ${formatLsn(next.switchPoint)}.`,
         },
       );
     }
@@ -245,7 +248,7 @@ export class WalSender {
     }
   }
 
-  /** Sends what is left and waits until the downstream has it, as walsender.c, WalSndDone() does. */
+  /** Sends what is left and waits until the downstream has it, as walsender.c, WalSndDone(). */
   async #drain(plan: StreamPlan, signal: AbortSignal): Promise<void> {
     const { store } = this.#context;
     this.#downstream.state = 'stopping';
