@@ -79,7 +79,10 @@ async function catchUp(tree: TestDirectory): Promise<BenchResult> {
     question:
       'What does it cost the sending server to serve WAL to readers that catch up, beside ' +
       "PostgreSQL's WAL senders?",
-    conditions: `${Math.round(range.bytes / 1e6)} MB of WAL to each reader over TCP on loopback; readers in one process that throws WAL away; memory is the node's peak, other downstreams included`,
+    conditions:
+      `${Math.round(range.bytes / 1e6)} MB of WAL to each reader over TCP on loopback; ` +
+      'readers in one process that throws WAL away; ' +
+      "memory is the node's peak, other downstreams included",
     figures: figures.all(),
   };
 }
@@ -102,12 +105,13 @@ async function ingest(tree: TestDirectory): Promise<BenchResult> {
     figures.add('walcade', 'CPU s/GB', walcade.cpuPerGb);
     figures.add('walcade', 'MB resident', walcade.residentMb);
   }
+  const megabytes = Math.round(range.bytes / 1e6);
   return {
     name: 'ingest',
     question:
       "How fast is WAL received, proven and made durable, beside a standby's WAL receiver, which " +
       'proves nothing?',
-    conditions: `${Math.round(range.bytes / 1e6)} MB of WAL; walcade's time and CPU include its start`,
+    conditions: `${megabytes} MB of WAL; walcade's time and CPU include its start`,
     figures: figures.all(),
   };
 }

@@ -1,4 +1,4 @@
-/** Question: what does it cost to serve WAL to readers that catch up, beside PostgreSQL's WAL senders? */
+/** Question: what does it cost to serve WAL to readers that catch up, beside PostgreSQL? */
 import type { PostgresCluster } from '../test/harness/postgres-cluster.ts';
 import type { WalcadeNode } from '../test/harness/walcade-node.ts';
 import { cpuSeconds, residentMegabytes } from './process-usage.ts';

@@ -46,7 +46,7 @@ export async function relayIngest(
   };
 }
 
-/** A new standby made from `backup`: its WAL receiver over the same range; replay goes on beside it. */
+/** A new standby made from `backup`: its WAL receiver over the same range, replaying beside it. */
 export async function standbyIngest(
   tree: TestDirectory,
   primary: PostgresCluster,
@@ -62,7 +62,8 @@ export async function standbyIngest(
   await waitFor('the WAL receiver', async () => (await standby.walReceiverPid()) !== undefined);
   const pid = (await standby.walReceiverPid()) ?? 0;
   const began = await primary.sql(
-    `select extract(epoch from backend_start) from pg_stat_replication where application_name = 'standby${run}'`,
+    'select extract(epoch from backend_start) from pg_stat_replication ' +
+      `where application_name = 'standby${run}'`,
   );
   await waitFor('the whole range', async () => {
     const flushed = await standby.sql('select flushed_lsn from pg_stat_wal_receiver');

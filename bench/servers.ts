@@ -82,7 +82,7 @@ export class Readers {
     this.#process = process;
   }
 
-  /** Starts the process; resolves when all readers have reached the end, with the seconds it took. */
+  /** Starts the process; resolves when all readers have reached the end, with the seconds taken. */
   static async run(
     port: number,
     readers: number,

@@ -74,7 +74,7 @@ export class TestDirectory {
     return directory;
   }
 
-  /** The existing directory `path` for what is no test; `remove` ends its members and deletes it. */
+  /** The existing directory `path`, for what is no test; `remove` ends its members, deletes it. */
   static standalone(path: string): TestDirectory {
     return new TestDirectory(path, path);
   }
