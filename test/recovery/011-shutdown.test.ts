@@ -63,6 +63,10 @@ test('a relay that stops leaves its downstreams with all it had, idle and busy',
   for (const situation of ['idle', 'busy'] as const) {
     const load = situation === 'busy' ? startLoad(primary) : undefined;
     const session = await RawSession.start(tree, relay.port);
+    await waitFor('both downstreams to stream', async () => {
+      const { downstreams } = await relay.status();
+      return downstreams.filter(({ state }) => state === 'streaming').length === 2;
+    });
     const { served } = (await relay.status()).positions;
     assert.deepEqual(await session.answer(`START_REPLICATION ${served}`), ['W']);
     const follower = follow(session, parseLsn(served));
