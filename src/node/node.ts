@@ -30,7 +30,7 @@ import { WAL_DIRECTORY, WalStore } from '../store/wal-store.ts';
 import { FrontDoor } from './front-door.ts';
 import { type Listeners, openListeners } from './listeners.ts';
 import { CONTROL_SOCKET, SLOT_DIRECTORY, checkNodeDirectory, lockNode } from './node-directory.ts';
-import { keepRetention } from './retention-keeper.ts';
+import { keepRetention, saveSlots } from './retention-keeper.ts';
 import { connectUpstream } from './upstream-connector.ts';
 
 export interface NodeOptions {
@@ -222,26 +222,31 @@ class Node {
     } catch (error) {
       if (error !== ending.reason) throw error;
     }
-    if (!group.aborted) await this.#stop(listeners);
+    if (group.aborted) return;
+    await this.#stop(group, listeners);
+    await saveSlots(retention);
   }
 
-  /** The order of a stop in peace, after the receiver has ended. */
-  async #stop(listeners: Listeners): Promise<void> {
+  /** The order of a stop in peace, after the receiver has ended; the store may fail meanwhile. */
+  async #stop(group: AbortSignal, listeners: Listeners): Promise<void> {
     const { clock, log } = this.#options;
     this.#isStopping = true;
     log.log('received shutdown request');
     listeners.close();
     const limit = new AbortController();
     const timeoutMs = this.#config.walSenderTimeoutMs || STOP_TIMEOUT_MS;
-    const timer = clock.setTimer(timeoutMs, () => {
-      log.log('closing the connections of downstreams that have not acknowledged all WAL');
+    const giveUp = (): void => {
       limit.abort();
       this.#door.close();
+    };
+    const timer = clock.setTimer(timeoutMs, () => {
+      log.log('closing the connections of downstreams that have not acknowledged all WAL');
+      giveUp();
     });
+    group.addEventListener('abort', giveUp, { once: true });
     await this.#store.drained(limit.signal).catch(() => {});
     await this.#door.stop();
     timer.cancel();
-    await this.#slots.saveAll();
   }
 
   async #reload(): Promise<ReloadOutcome> {

@@ -50,7 +50,10 @@ export async function keepRetention(options: RetentionOptions, signal: AbortSign
 }
 
 /** A slot that cannot be saved keeps its WAL by what was saved of it: that is safe, not an end. */
-async function saveSlots({ slots, log }: RetentionOptions): Promise<void> {
+export async function saveSlots({
+  slots,
+  log,
+}: Pick<RetentionOptions, 'slots' | 'log'>): Promise<void> {
   try {
     await slots.saveAll();
   } catch (error) {
