@@ -41,12 +41,14 @@ export interface RelayedOptions {
   relaySettings?: Record<string, string | number>;
   /** Gives what the relay connects to, if not the primary itself. */
   upstream?: (tree: TestDirectory, primary: PostgresCluster) => Promise<string>;
+  /** Starts the relay in another way than as the program that it is. */
+  startRelay?: (tree: TestDirectory, relay: WalcadeNode) => Promise<void>;
 }
 
 /** All three running, the standby made from the primary's backup and caught up. */
 export async function relayedCluster(
   t: TestContext,
-  { primarySettings = {}, relaySettings = {}, upstream }: RelayedOptions = {},
+  { primarySettings = {}, relaySettings = {}, upstream, startRelay }: RelayedOptions = {},
 ): Promise<RelayedCluster> {
   const tree = await TestDirectory.create(t);
   const primary = await PostgresCluster.init(tree, {
@@ -61,7 +63,7 @@ export async function relayedCluster(
     upstream: (await upstream?.(tree, primary)) ?? primary.conninfo,
     settings: { wal_retrieve_retry_interval: '200ms', ...relaySettings },
   });
-  await relay.start();
+  await (startRelay === undefined ? relay.start() : startRelay(tree, relay));
   const standby = await PostgresCluster.standby(tree, {
     name: 'standby',
     from: await primary.backup(join(tree.path, 'backup')),
