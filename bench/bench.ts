@@ -6,6 +6,7 @@
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { PostgresCluster } from '../test/harness/postgres-cluster.ts';
 import { TestDirectory } from '../test/harness/test-directory.ts';
@@ -89,7 +90,7 @@ async function catchUp(tree: TestDirectory): Promise<BenchResult> {
 
 async function ingest(tree: TestDirectory): Promise<BenchResult> {
   const primary: PostgresCluster = await makePrimary(tree);
-  const backup = await primary.backup(await tree.makeDirectory('backup'));
+  const backup = await primary.backup(join(tree.path, 'backup'));
   const range = await makeWal(primary, WAL_MEGABYTES);
   const figures = new Figures();
   for (let run = 0; run < RUNS; run++) {

@@ -56,7 +56,7 @@ export async function standbyIngest(
     name: `standby${run}`,
     from: backup,
     upstreamConninfo: primary.conninfo,
-    settings: { wal_receiver_status_interval: '1s', fsync: true, hot_standby: true },
+    settings: { max_wal_senders: 100, wal_receiver_status_interval: '1s', fsync: true },
   });
   await standby.start();
   await waitFor('the WAL receiver', async () => (await standby.walReceiverPid()) !== undefined);

@@ -153,7 +153,8 @@ export class ReplicationClient {
       if (type === BACKEND.ROW_DESCRIPTION) {
         open = { columns: decodeRowDescription(body).map(({ name }) => name), rows: [], tag: '' };
       } else if (type === BACKEND.DATA_ROW) {
-        open.rows.push(decodeDataRow(body));
+        // The row outlives the buffer it was read into.
+        open.rows.push(decodeDataRow(Buffer.from(body)));
       } else if (type === BACKEND.COMMAND_COMPLETE) {
         results.push({ ...open, tag: decodeCommandComplete(body) });
         open = { columns: [], rows: [], tag: '' };
@@ -218,7 +219,7 @@ export class ReplicationClient {
       } else if (type === BACKEND.ERROR_RESPONSE) {
         throw errorFromResponse(body);
       } else if (type === BACKEND.BACKEND_KEY_DATA) {
-        this.key = decodeBackendKeyData(body);
+        this.key = decodeBackendKeyData(Buffer.from(body));
       } else if (type === BACKEND.NEGOTIATE_PROTOCOL_VERSION) {
         refuseOlderProtocol(decodeNegotiateProtocolVersion(body).version);
       } else if (type === BACKEND.READY_FOR_QUERY) {
@@ -288,7 +289,7 @@ async function connectTo(
   try {
     const socket = await network.connect(address, attempt.signal);
     const lostMessage = 'server closed the connection unexpectedly';
-    connection = new Connection(socket, { limits, lostMessage });
+    connection = new Connection(socket, { limits, lostMessage, inPlace: true });
     const client = create(connection);
     await client.startUp(options);
     return client;

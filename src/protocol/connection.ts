@@ -21,12 +21,18 @@ export interface ConnectionOptions {
   lostMessage: string;
   /** Bytes that were read from the stream before it was handed over. */
   readAhead?: Buffer;
+  /**
+   * The stream reads into one buffer: what `read` and `next` give is valid until they are called
+   * with nothing left to give, and nothing is read ahead.
+   */
+  inPlace?: boolean;
 }
 
 export class Connection {
   readonly #socket: Duplex;
   readonly #reader: MessageReader;
   readonly #lostMessage: string;
+  readonly #readAheadBytes: number;
   readonly #closed = new AbortController();
   #queue: Message[] = [];
   #queuedBytes = 0;
@@ -35,7 +41,9 @@ export class Connection {
   readonly #pendingSends = new Set<() => void>();
   #waiting: { resolve(): void; reject(error: Error): void } | undefined;
 
-  constructor(socket: Duplex, { limits, lostMessage, readAhead }: ConnectionOptions) {
+  constructor(socket: Duplex, options: ConnectionOptions) {
+    const { limits, lostMessage, readAhead, inPlace = false } = options;
+    this.#readAheadBytes = inPlace ? 0 : READ_AHEAD_BYTES;
     this.#socket = socket;
     this.#reader = new MessageReader(limits);
     this.#lostMessage = lostMessage;
@@ -145,7 +153,7 @@ export class Connection {
     for (let i = before; i < this.#queue.length; i++) {
       this.#queuedBytes += queuedBytesOf(this.#queue[i] as Message);
     }
-    if (this.#queuedBytes > READ_AHEAD_BYTES) this.#socket.pause();
+    if (this.#queuedBytes > this.#readAheadBytes) this.#socket.pause();
     if (this.#queue.length === before) return;
     const waiting = this.#waiting;
     this.#waiting = undefined;
@@ -159,11 +167,15 @@ export class Connection {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
       this.#waiting = { resolve, reject };
+      this.#resumeReading();
     });
   }
 
+  /** Reads on if there is room; in place, only when what was read before is done with. */
   #resumeReading(): void {
-    if (this.#queuedBytes <= READ_AHEAD_BYTES && this.#socket.isPaused()) this.#socket.resume();
+    const isWanted = this.#readAheadBytes > 0 || this.#waiting !== undefined;
+    if (!isWanted || this.#queuedBytes > this.#readAheadBytes) return;
+    if (this.#socket.isPaused()) this.#socket.resume();
   }
 
   #lost(cause?: Error): Error {

@@ -57,7 +57,8 @@ export class MessageReader {
         bytes = rest;
       }
     }
-    this.#pending = bytes;
+    // A copy of less than the head of a message: the chunk is not ours to keep.
+    this.#pending = bytes.length === 0 ? NOTHING : Buffer.from(bytes);
   }
 
   /** Begins the message at the start of `bytes`; undefined when more is needed to begin. */

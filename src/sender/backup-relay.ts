@@ -119,6 +119,8 @@ export class BackupRelay {
         return message.type;
       }
       if (passed.length > 0) await this.#downstream.send(passed);
+      // What is held back outlives the buffer it was read into.
+      incomplete = incomplete.map((part) => Buffer.from(part));
     }
   }
 
