@@ -58,13 +58,28 @@ export class BackupRelay {
         BACKEND.READY_FOR_QUERY,
       );
       if (last === BACKEND.READY_FOR_QUERY) return;
-      for (;;) {
-        const message = await this.#downstream.next();
-        await upstream.connection.send(encodeAgain(message));
-        if (message.type === FRONTEND.COPY_DONE || message.type === FRONTEND.COPY_FAIL) break;
-      }
+      await this.#passManifest(upstream);
       await this.#passUntil(upstream, BACKEND.READY_FOR_QUERY);
     });
+  }
+
+  /**
+   * Passes the manifest's CopyData up, to its end. Nothing else gets through: what a downstream
+   * says here runs on the upstream with this node's rights.
+   */
+  async #passManifest(upstream: ReplicationClient): Promise<void> {
+    for (;;) {
+      const message = await this.#downstream.next();
+      if (message.type === FRONTEND.FLUSH || message.type === FRONTEND.SYNC) continue;
+      if (!COPY_MESSAGES.has(message.type)) {
+        throw new WalcadeError(
+          SQLSTATE.PROTOCOL_VIOLATION,
+          `unexpected message type 0x${message.type.toString(16)} during COPY from stdin`,
+        );
+      }
+      await upstream.connection.send(encodeAgain(message));
+      if (message.type !== FRONTEND.COPY_DATA) return;
+    }
   }
 
   async close(): Promise<void> {
@@ -80,6 +95,7 @@ export class BackupRelay {
     this.#upstream ??= await this.#context.connectUpstream(signal);
     const upstream = this.#upstream;
     const abandon = (): void => upstream.connection.close();
+    if (signal.aborted) abandon();
     signal.addEventListener('abort', abandon, { once: true });
     try {
       await action(upstream);
@@ -133,6 +149,8 @@ export class BackupRelay {
     this.#context.backupStarts.add(this.#held);
   }
 }
+
+const COPY_MESSAGES = new Set<number>([FRONTEND.COPY_DATA, FRONTEND.COPY_DONE, FRONTEND.COPY_FAIL]);
 
 /** A message, or a fragment of one, as it was on the wire. */
 function encodeAgain({ type, body, offset, bodyBytes }: Message): Uint8Array[] {

@@ -1,0 +1,50 @@
+/** What a relay passes up to its upstream for a base backup, and what it keeps to itself. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { MemoryNode } from '../../test/harness/memory-node.ts';
+import { MemoryUpstream, WELCOME } from '../../test/harness/memory-upstream.ts';
+import { settle } from '../../test/harness/manual-clock.ts';
+import { made } from '../../test/harness/wal-walks.ts';
+import { COPY_DONE, encodeCopyInResponse } from '../protocol/backend-messages.ts';
+import { message } from '../protocol/bytes.ts';
+import { encodeCopyData, encodeQuery } from '../protocol/frontend-messages.ts';
+import { encodeStartup } from '../protocol/startup.ts';
+
+test('a manifest is passed up to its end, with the flushes between left out', async () => {
+  const { upstream, say } = await uploading();
+  const part = encodeCopyData(Buffer.from('{"PostgreSQL-Backup-Manifest-Version": 2'));
+  await say(part, message('H'), message('S'), COPY_DONE);
+  assert.deepEqual(upstream.heard(), Buffer.concat([part, COPY_DONE]));
+});
+
+// Passed on as they came, commands ran on the upstream with the rights of the node's role.
+test('a command in place of a manifest ends the session and never reaches the upstream', async () => {
+  const { upstream, say, heard } = await uploading();
+  await say(encodeCopyData(Buffer.from('no manifest')));
+  upstream.heard();
+  await say(encodeQuery('DROP_REPLICATION_SLOT of_somebody_else'));
+  assert.doesNotMatch(upstream.heard().toString('latin1'), /DROP_REPLICATION_SLOT/);
+  assert.match(heard().toString('latin1'), /FATAL.*C08P01.*unexpected message type 0x51/s);
+});
+
+/** A session in the middle of UPLOAD_MANIFEST, the upstream waiting for the manifest. */
+async function uploading() {
+  const node = await MemoryNode.open(made([{ bodyBytes: 500 }]).wal);
+  const upstream = new MemoryUpstream();
+  node.connectUpstream = () => upstream.connect();
+  const socket = node.connect();
+  let bytes = Buffer.alloc(0);
+  socket.on('data', (chunk: Buffer) => {
+    bytes = Buffer.concat([bytes, chunk]);
+  });
+  const say = async (...messages: Buffer[]): Promise<void> => {
+    for (const each of messages) socket.write(each);
+    await settle();
+  };
+  await say(encodeStartup({ user: 'postgres', replication: 'true' }));
+  await say(encodeQuery('UPLOAD_MANIFEST'));
+  await upstream.say(...WELCOME);
+  await upstream.say(encodeCopyInResponse());
+  upstream.heard();
+  return { upstream, say, heard: () => bytes };
+}
