@@ -53,3 +53,26 @@ test('a node that does not answer is reported with its socket', async (t) => {
     message: `could not connect to control socket "${path}": No such file or directory`,
   });
 });
+
+// A downstream that reported at PostgreSQL's infinity made the status, and with it the node, fail.
+test('a question that goes wrong is answered, and the next one too', async (t) => {
+  const path = await socketPath(t);
+  let isBroken = true;
+  const server = await serveControl(path, {
+    status: () => {
+      if (isBroken) throw new RangeError('Invalid time value');
+      return status;
+    },
+    reload: () => Promise.reject(new Error('no')),
+  });
+  t.after(() => server.close());
+  const code = await new Promise((resolve) => {
+    http.get({ socketPath: path, path: '/status' }, (response) => {
+      response.resume();
+      resolve(response.statusCode);
+    });
+  });
+  assert.equal(code, 500);
+  isBroken = false;
+  assert.deepEqual(await readStatus(path), status);
+});

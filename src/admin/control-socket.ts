@@ -7,7 +7,7 @@
  */
 import { chmod, rm } from 'node:fs/promises';
 import http from 'node:http';
-import { SQLSTATE, WalcadeError, describeSystemError } from '../base/errors.ts';
+import { SQLSTATE, WalcadeError, asWalcadeError, describeSystemError } from '../base/errors.ts';
 import { checkSocketPath } from '../protocol/network.ts';
 import type { NodeStatus } from './node-status.ts';
 
@@ -38,16 +38,21 @@ export async function serveControl(path: string, actions: ControlActions): Promi
       response.writeHead(code, { 'content-type': 'application/json' });
       response.end(JSON.stringify(body));
     };
-    const asked = `${request.method} ${request.url}`;
-    if (asked === 'GET /status') answer(200, actions.status());
-    else if (asked === 'POST /reload')
-      void actions.reload().then((outcome) => answer(200, outcome));
-    else answer(404, { error: 'not found' });
+    const act = async (): Promise<void> => {
+      const asked = `${request.method} ${request.url}`;
+      if (asked === 'GET /status') answer(200, actions.status());
+      else if (asked === 'POST /reload') answer(200, await actions.reload());
+      else answer(404, { error: 'not found' });
+    };
+    // A question that goes wrong must not end the node that was asked.
+    act().catch((error: unknown) => answer(500, { error: asWalcadeError(error).message }));
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(path, () => resolve());
   });
+  // A connection that cannot be accepted (no descriptors left, say) is no end of the node.
+  server.on('error', () => {});
   await chmod(path, 0o600);
   return {
     close: () =>

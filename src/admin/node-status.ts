@@ -165,7 +165,9 @@ function formatKnown(position: Lsn): string | null {
   return position === INVALID_LSN ? null : formatLsn(position);
 }
 
+/** A peer may say any time; what no Date can hold (PostgreSQL's infinity) is not known. */
 function formatTimestampUs(timestampUs: bigint | undefined): string | null {
   if (timestampUs === undefined) return null;
-  return new Date(Number(timestampUs / 1000n) + POSTGRES_EPOCH_MS).toISOString();
+  const time = new Date(Number(timestampUs / 1000n) + POSTGRES_EPOCH_MS);
+  return Number.isNaN(time.getTime()) ? null : time.toISOString();
 }

@@ -18,6 +18,8 @@ export async function runCommand(directory: string): Promise<number> {
     log.log('received immediate shutdown request');
     process.exit(2);
   });
+  // A log that cannot be written (a full disk) and a reader of "ready" that has left end nothing.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   // SIGHUP before there is anything to reload must not end the node.
   let reload = async (): Promise<void> => {};
   process.on('SIGHUP', () => void reload());

@@ -56,6 +56,7 @@ const limits: MessageLimits = {
 
 const REFUSES_ENCRYPTION = Buffer.from('N');
 const FIRST_PID = 1000;
+const SPARE_CONNECTIONS = 16;
 
 interface OpenSession {
   session: SenderSession;
@@ -80,6 +81,11 @@ export class FrontDoor {
 
   /** Takes over a new connection; whatever becomes of it concerns nobody else. */
   accept(socket: Duplex, peer: PeerAddress): void {
+    // As many again as may stream may be about to; a stranger beyond that costs nothing at all.
+    if (this.#connections.size >= 2 * this.#options.settings().maxWalSenders + SPARE_CONNECTIONS) {
+      socket.destroy();
+      return;
+    }
     this.#connections.add(socket);
     socket.once('close', () => this.#connections.delete(socket));
     this.#receive(socket, peer).catch((error: unknown) => {

@@ -157,6 +157,8 @@ function bind(
   return new Promise((resolve, reject) => {
     server.once('error', (error) => reject(listenRefusal(address, error)));
     server.listen({ ...where, ipv6Only: true }, () => {
+      // From here on an error is a connection that could not be accepted, and no end of listening.
+      server.on('error', () => {});
       resolve({ close: () => void server.close() });
     });
   });

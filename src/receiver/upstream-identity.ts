@@ -89,25 +89,28 @@ export async function readUpstreamPath(client: ReplicationClient): Promise<strin
   return [nodeId, ...(path ?? '').split(',').filter((id) => id !== '')];
 }
 
+/** Throws 55000 unless the upstream is of the cluster with this identifier. */
+export function checkSystemIdentifier(identity: UpstreamIdentity, expected: bigint): void {
+  if (identity.systemIdentifier === expected) return;
+  throw new WalcadeError(
+    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
+    'database system identifier differs between the upstream and this node',
+    {
+      detail:
+        `The upstream's identifier is ${identity.systemIdentifier}, ` +
+        `this node's identifier is ${expected}.`,
+      hint: 'Point primary_conninfo at a server of the same cluster, or make the node anew.',
+    },
+  );
+}
+
 /** What must hold before the upstream's WAL may join what is stored; throws what does not. */
 export function checkSameCluster(
   identity: UpstreamIdentity,
   settings: Record<string, string>,
   store: { systemIdentifier: bigint; segmentBytes: number; timeline: TimelineId },
 ): void {
-  const { systemIdentifier } = store;
-  if (identity.systemIdentifier !== systemIdentifier) {
-    throw new WalcadeError(
-      SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-      'database system identifier differs between the upstream and this node',
-      {
-        detail:
-          `The upstream's identifier is ${identity.systemIdentifier}, ` +
-          `this node's identifier is ${systemIdentifier}.`,
-        hint: 'Point primary_conninfo at a server of the same cluster, or make the node anew.',
-      },
-    );
-  }
+  checkSystemIdentifier(identity, store.systemIdentifier);
   const segmentBytes = parseSegmentBytes(settings['wal_segment_size'] ?? '');
   if (segmentBytes !== store.segmentBytes) {
     throw new WalcadeError(
