@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemoryNode } from '../../test/harness/memory-node.ts';
-import { MemoryUpstream, WELCOME } from '../../test/harness/memory-upstream.ts';
+import { MemoryUpstream } from '../../test/harness/memory-upstream.ts';
 import { settle } from '../../test/harness/manual-clock.ts';
 import { made } from '../../test/harness/wal-walks.ts';
 import { COPY_DONE, encodeCopyInResponse } from '../protocol/backend-messages.ts';
@@ -43,7 +43,8 @@ async function uploading() {
   };
   await say(encodeStartup({ user: 'postgres', replication: 'true' }));
   await say(encodeQuery('UPLOAD_MANIFEST'));
-  await upstream.say(...WELCOME);
+  // The upstream lets the relay in, and is asked for the manifest.
+  while (!upstream.heard().includes('UPLOAD_MANIFEST')) await settle();
   await upstream.say(encodeCopyInResponse());
   upstream.heard();
   return { upstream, say, heard: () => bytes };
