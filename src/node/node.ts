@@ -9,7 +9,7 @@
  */
 import { join } from 'node:path';
 import { nodeStatus } from '../admin/node-status.ts';
-import { type ReloadOutcome, serveControl } from '../admin/control-socket.ts';
+import { type ControlServer, type ReloadOutcome, serveControl } from '../admin/control-socket.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Disk } from '../base/disk.ts';
 import type { Log } from '../base/log.ts';
@@ -19,7 +19,9 @@ import { describeConninfo, parseConninfo } from '../config/conninfo.ts';
 import { loadConfig } from '../config/conf-file.ts';
 import { loadHba } from '../config/hba.ts';
 import { PARAMETERS, type ParameterKey, showConfig } from '../config/parameters.ts';
+import type { ReplicationClient } from '../protocol/client.ts';
 import type { Network } from '../protocol/network.ts';
+import { checkSystemIdentifier, identifySystem } from '../receiver/upstream-identity.ts';
 import { WalReceiver } from '../receiver/wal-receiver.ts';
 import { DownstreamTable } from '../sender/downstreams.ts';
 import type { SenderContext, ShownSetting } from '../sender/sender-context.ts';
@@ -133,7 +135,7 @@ class Node {
       }),
       upstreamSettings: () => control.data.upstreamSettings,
       shownSettings: () => this.#shownSettings(),
-      connectUpstream: (signal) => this.#connectUpstream(signal),
+      connectUpstream: (signal) => this.#connectSameCluster(signal),
       clock,
     };
     this.#door = new FrontDoor({
@@ -175,11 +177,12 @@ class Node {
     const listeners = await openListeners(network, this.#config, (socket, peer) =>
       this.#door.accept(socket, peer),
     );
-    const control = await serveControl(join(directory, CONTROL_SOCKET), {
-      status: () => this.#status(listeners.addresses),
-      reload: () => this.#reload(),
-    });
+    let control: ControlServer | undefined;
     try {
+      control = await serveControl(join(directory, CONTROL_SOCKET), {
+        status: () => this.#status(listeners.addresses),
+        reload: () => this.#reload(),
+      });
       onReloadable?.(async () => void (await this.#reload()));
       await onReady();
       log.log(`listening on ${listeners.addresses.join(', ')}`);
@@ -188,7 +191,7 @@ class Node {
     } finally {
       this.#door.close();
       listeners.close();
-      await control.close();
+      await control?.close();
       await this.#control.close();
     }
   }
@@ -289,10 +292,31 @@ class Node {
     return connectUpstream({ network, clock, log }, { text, applicationName }, signal);
   }
 
+  /**
+   * A connection for what is passed on, to the cluster whose WAL is here. (PostgreSQL 13 starts no
+   * stream before it was asked to identify itself.)
+   */
+  async #connectSameCluster(signal: AbortSignal): Promise<ReplicationClient> {
+    const client = await this.#connectUpstream(signal);
+    const { systemIdentifier } = this.#control.data;
+    try {
+      checkSystemIdentifier(await identifySystem(client), systemIdentifier);
+      return client;
+    } catch (error) {
+      await client.close();
+      throw error;
+    }
+  }
+
+  /** As SHOW answers them to whoever may connect: without the secrets of primary_conninfo. */
   #shownSettings(): ShownSetting[] {
+    const config = {
+      ...this.#config,
+      primaryConninfo: describeConninfo(parseConninfo(this.#config.primaryConninfo)),
+    };
     const own = Object.values(PARAMETERS).map(({ name, description }) => ({
       name,
-      value: showConfig(this.#config, name),
+      value: showConfig(config, name),
       description,
     }));
     const names = new Set<string>(own.map(({ name }) => name));

@@ -20,6 +20,7 @@ import {
 import { startPrimaryWithRoles } from '../harness/primary-with-roles.ts';
 import { TestDirectory } from '../harness/test-directory.ts';
 import { waitFor } from '../harness/wait.ts';
+import { WalClient } from '../harness/wal-client.ts';
 import { WalcadeNode } from '../harness/walcade-node.ts';
 
 test('init refuses what is no connection string, with how one looks', async (t) => {
@@ -189,6 +190,15 @@ test('init tells a refusal of the upstream in its words, with what to do there',
   await node.start();
   await node.waitForCatchup(await primary.currentLsn());
   assert.doesNotMatch(JSON.stringify(await node.status()), /right/);
+
+  // Whoever may connect may ask a node for its settings: the password is none of them.
+  await node.stop('fast');
+  await node.configure({ primary_conninfo: as('user=scram password=right') });
+  await node.start();
+  const client = await WalClient.connect(tree, node.conninfo);
+  const shown = await client.query('SHOW primary_conninfo');
+  assert.match(String(shown), /user=scram/);
+  assert.doesNotMatch(String(shown) + String(await client.query('SHOW ALL')), /right/);
 });
 
 test('init refuses a server that cannot feed a node, and leaves no slot on it', async (t) => {
