@@ -21,9 +21,10 @@ import type { ControlFile } from '../store/control-file.ts';
 import type { HistoryFiles } from '../store/history-files.ts';
 import type { WalStore } from '../store/wal-store.ts';
 import { WalCorruption } from '../wal/corruption.ts';
-import { historyFileName, isInHistory, parseHistoryFile } from '../wal/history.ts';
-import { INVALID_LSN, type Lsn, formatLsn, timelineId } from '../wal/lsn.ts';
+import { INVALID_LSN, type Lsn, type TimelineId, formatLsn } from '../wal/lsn.ts';
 import type { Feedback } from './status-report.ts';
+import { timelineEndBehind } from './timeline-end.ts';
+import { checkSameHistory, fetchHistories } from './upstream-histories.ts';
 import {
   type UpstreamIdentity,
   checkSameCluster,
@@ -120,8 +121,13 @@ export class WalReceiver {
       this.#status.upstream = describeAddress(client.address);
       await this.#answered(client, () => this.#checkUpstream(client));
       for (;;) {
-        await this.#waitUntilAhead(client, signal);
-        const end = await this.#stream(client, signal);
+        const upstreamTimeline = await this.#waitUntilAhead(client, signal);
+        const history = await this.#options.histories.history(upstreamTimeline);
+        const behind = timelineEndBehind(history, this.#store);
+        const end: StreamEnd =
+          behind === undefined
+            ? await this.#stream(client, signal)
+            : { kind: 'timeline-ended', ...behind };
         if (end.kind === 'upstream-shut-down') return this.#reportShutdown();
         await this.#waitAtTimelineEnd(client, end, signal);
       }
@@ -178,40 +184,23 @@ export class WalReceiver {
     this.#status.upstreamPath = path;
   }
 
-  /** Mirrors every history file up to the upstream's timeline that is not here yet. */
   async #fetchHistories(client: ReplicationClient, { timeline }: UpstreamIdentity): Promise<void> {
     const { histories } = this.#options;
-    for (let number = 2; number <= timeline; number++) {
-      const wanted = timelineId(number);
-      if ((await histories.read(wanted)) !== undefined) continue;
-      const results = await client.query(`TIMELINE_HISTORY ${number}`);
-      const content = results[0]?.rows[0]?.[1];
-      if (content) await histories.keep(wanted, content);
-    }
-    const content = await histories.read(timeline);
-    if (content === undefined || timeline === this.#store.timeline) return;
-    const history = parseHistoryFile(timeline, content);
-    if (isInHistory(history, this.#store.timeline)) return;
-    throw new WalcadeError(
-      SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-      `timeline ${this.#store.timeline} of this node ` +
-        `is not in the history of the upstream's timeline ${timeline}`,
-      {
-        detail: `The history is in "${historyFileName(timeline)}".`,
-        hint: 'Point primary_conninfo at a server whose history this node shares.',
-      },
-    );
+    const timelines = { own: this.#store.timeline, upstream: timeline };
+    await fetchHistories(client, histories, timelines);
+    await checkSameHistory(histories, timelines);
   }
 
   /**
    * Waits while the upstream is behind what is stored here, as it may be after a crash or a restart
    * (walreceiver.c does so since the minor releases of August 2026). Nothing is ever overwritten.
+   * Gives the upstream's timeline.
    */
-  async #waitUntilAhead(client: ReplicationClient, signal: AbortSignal): Promise<void> {
+  async #waitUntilAhead(client: ReplicationClient, signal: AbortSignal): Promise<TimelineId> {
     for (;;) {
       const { timeline, walEnd } = await this.#answered(client, () => identifySystem(client));
       const { received } = this.#store;
-      if (timeline !== this.#store.timeline || walEnd >= received) return;
+      if (timeline !== this.#store.timeline || walEnd >= received) return timeline;
       this.#wait(`upstream is at ${formatLsn(walEnd)}, behind this node at ${formatLsn(received)}`);
       await this.#clock.sleep(this.#options.settings().retryIntervalMs, signal);
     }

@@ -1,0 +1,64 @@
+/**
+ * The upstream's timeline history files: mirrored here, for the downstreams to ask for.
+ */
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import type { ReplicationClient } from '../protocol/client.ts';
+import type { HistoryFiles } from '../store/history-files.ts';
+import { historyFileName, isInHistory, parseHistoryFile } from '../wal/history.ts';
+import { type TimelineId, timelineId } from '../wal/lsn.ts';
+
+/** The timeline of this node's store, and the highest one of the upstream. */
+export interface Timelines {
+  own: TimelineId;
+  upstream: TimelineId;
+}
+
+/**
+ * Mirrors every history file up to the upstream's timeline that is not here yet. What a server has
+ * not (58P01) is passed over below the store's timeline: a base backup brings only the newest.
+ */
+export async function fetchHistories(
+  client: ReplicationClient,
+  histories: HistoryFiles,
+  { own, upstream }: Timelines,
+): Promise<void> {
+  for (let number = 2; number <= upstream; number++) {
+    const wanted = timelineId(number);
+    if ((await histories.read(wanted)) !== undefined) continue;
+    const content = await askForHistory(client, wanted, { mayBeMissing: wanted < own });
+    if (content !== undefined) await histories.keep(wanted, content);
+  }
+}
+
+/** Throws 55000 unless the store's timeline is the upstream's or an ancestor of it. */
+export async function checkSameHistory(
+  histories: HistoryFiles,
+  { own, upstream }: Timelines,
+): Promise<void> {
+  const content = await histories.read(upstream);
+  if (content === undefined || upstream === own) return;
+  if (isInHistory(parseHistoryFile(upstream, content), own)) return;
+  throw new WalcadeError(
+    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
+    `timeline ${own} of this node is not in the history of the upstream's timeline ${upstream}`,
+    {
+      detail: `The history is in "${historyFileName(upstream)}".`,
+      hint: 'Point primary_conninfo at a server whose history this node shares.',
+    },
+  );
+}
+
+async function askForHistory(
+  client: ReplicationClient,
+  timeline: TimelineId,
+  { mayBeMissing }: { mayBeMissing: boolean },
+): Promise<Buffer | undefined> {
+  try {
+    const results = await client.query(`TIMELINE_HISTORY ${timeline}`);
+    return results[0]?.rows[0]?.[1] ?? undefined;
+  } catch (error) {
+    const isMissing = error instanceof WalcadeError && error.sqlstate === SQLSTATE.UNDEFINED_FILE;
+    if (isMissing && mayBeMissing) return undefined;
+    throw error;
+  }
+}

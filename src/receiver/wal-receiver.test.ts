@@ -1,0 +1,85 @@
+/** The WAL receiver between a primary in memory and a store on a disk of the test. */
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { MemoryPrimary, type MemoryPrimaryScript } from '../../test/harness/memory-primary.ts';
+import { settle } from '../../test/harness/manual-clock.ts';
+import { StoreUnderTest, WAL, newNodeDisk } from '../../test/harness/test-store.ts';
+import { START } from '../../test/harness/wal-walks.ts';
+import { Condition } from '../base/condition.ts';
+import { type LogEntry, createLog } from '../base/log.ts';
+import { HistoryFiles } from '../store/history-files.ts';
+import { timelineId } from '../wal/lsn.ts';
+import { WalReceiver } from './wal-receiver.ts';
+
+const SECOND = '1\t0/50000\tno recovery target specified\n';
+const THIRD = `${SECOND}2\t0/80000\tno recovery target specified\n`;
+const FOURTH = `${THIRD}3\t0/900000\tno recovery target specified\n`;
+
+test('history files below its timeline that a cloned upstream has not are passed over', async (t) => {
+  const { primary, histories } = await receive(t, { timeline: 3, histories: { 3: THIRD } });
+  assert.equal(primary.asked('START_REPLICATION').length, 1);
+  assert.equal(await histories.read(timelineId(2)), undefined);
+  assert.equal((await histories.read(timelineId(3)))?.toString(), THIRD);
+});
+
+test('a history file that leads from its timeline to the upstream is needed', async (t) => {
+  for (const [own, files, missing] of [
+    [1, { 3: THIRD }, 2],
+    [3, { 2: SECOND }, 3],
+    [2, { 2: SECOND, 4: FOURTH }, 3],
+  ] as const) {
+    const script = { timeline: Math.max(3, ...Object.keys(files).map(Number)), histories: files };
+    const { primary, log } = await receive(t, script, { timeline: own });
+    assert.deepEqual(primary.asked('START_REPLICATION'), []);
+    assert.match(log[0]?.message ?? '', new RegExp(`0000000${missing}\\.history": No such file`));
+  }
+});
+
+interface Arrangement {
+  /** The store's; as the upstream's if it is not given. */
+  timeline?: number;
+  /** History files that are here already. */
+  kept?: Record<number, string>;
+}
+
+/** A receiver that runs until the test ends, as far as it comes without time. */
+async function receive(
+  t: TestContext,
+  script: Partial<MemoryPrimaryScript>,
+  { timeline = script.timeline ?? 1, kept = {} }: Arrangement = {},
+) {
+  const primary = new MemoryPrimary({ timeline: 1, walEnd: START, histories: {}, ...script });
+  const disk = await newNodeDisk({ timeline: timelineId(timeline) });
+  const node = await StoreUnderTest.open(disk, { sleep: 'for ever' });
+  const histories = new HistoryFiles(disk, WAL);
+  for (const [number, content] of Object.entries(kept)) {
+    await histories.keep(timelineId(Number(number)), Buffer.from(content));
+  }
+  const log: LogEntry[] = [];
+  const receiver = new WalReceiver({
+    connect: (signal) => primary.connect(signal),
+    store: node.store,
+    control: node.control,
+    histories,
+    settings: () => ({
+      timeoutMs: 60_000,
+      statusIntervalMs: 10_000,
+      retryIntervalMs: 5_000,
+      slotName: undefined,
+    }),
+    feedback: () => ({ xmin: 0n, catalogXmin: 0n }),
+    feedbackChanged: new Condition(),
+    clock: primary.clock,
+    log: createLog((entry) => log.push(entry), { minimum: () => 'log' }),
+  });
+  const stop = new AbortController();
+  const ended = receiver.run(stop.signal);
+  ended.catch(() => {});
+  t.after(async () => {
+    stop.abort(new Error('the test has ended'));
+    await ended.catch(() => {});
+    await node.stop();
+  });
+  for (let turn = 0; turn < 5; turn += 1) await settle();
+  return { primary, node, disk, histories, log, receiver, ended };
+}
