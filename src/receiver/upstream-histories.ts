@@ -1,5 +1,6 @@
 /**
- * The upstream's timeline history files: mirrored here, for the downstreams to ask for.
+ * The upstream's timeline history files: mirrored here, and compared where this node depends on
+ * them. The number of a timeline does not identify a history: two servers may take the same one.
  */
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
@@ -14,8 +15,9 @@ export interface Timelines {
 }
 
 /**
- * Mirrors every history file up to the upstream's timeline that is not here yet. What a server has
- * not (58P01) is passed over below the store's timeline: a base backup brings only the newest.
+ * Mirrors every history file up to the upstream's timeline that is not here yet, and fetches that
+ * of the store's own timeline anew: throws 58P02 if it is another one. What a server has not
+ * (58P01) is passed over below the store's timeline: a base backup brings only the newest.
  */
 export async function fetchHistories(
   client: ReplicationClient,
@@ -24,7 +26,7 @@ export async function fetchHistories(
 ): Promise<void> {
   for (let number = 2; number <= upstream; number++) {
     const wanted = timelineId(number);
-    if ((await histories.read(wanted)) !== undefined) continue;
+    if (wanted !== own && (await histories.read(wanted)) !== undefined) continue;
     const content = await askForHistory(client, wanted, { mayBeMissing: wanted < own });
     if (content !== undefined) await histories.keep(wanted, content);
   }

@@ -35,6 +35,19 @@ test('a history file that leads from its timeline to the upstream is needed', as
   }
 });
 
+test('an upstream whose history of the same timeline is another one is refused', async (t) => {
+  const other = THIRD.replace('0/80000', '0/80008');
+  const { primary, log, histories } = await receive(
+    t,
+    { timeline: 3, histories: { 2: SECOND, 3: other } },
+    { kept: { 2: SECOND, 3: THIRD } },
+  );
+  assert.deepEqual(primary.asked('TIMELINE_HISTORY'), ['TIMELINE_HISTORY 3']);
+  assert.deepEqual(primary.asked('START_REPLICATION'), []);
+  assert.deepEqual([log[0]?.level, log[0]?.sqlstate], ['error', '58P02']);
+  assert.equal((await histories.read(timelineId(3)))?.toString(), THIRD);
+});
+
 interface Arrangement {
   /** The store's; as the upstream's if it is not given. */
   timeline?: number;
