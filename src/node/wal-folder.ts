@@ -5,7 +5,7 @@
 import fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { SQLSTATE, WalcadeError, describeSystemError } from '../base/errors.ts';
-import { type Lsn, type TimelineId, advance, formatLsn } from '../wal/lsn.ts';
+import { type Lsn, type TimelineId, advance, formatLsn, maxLsn } from '../wal/lsn.ts';
 import { decodePageHeader } from '../wal/page.ts';
 import { checkSegmentBytes, isSegmentName, parseSegmentName, segmentName } from '../wal/segment.ts';
 import { WalCorruption, WalWalker } from '../wal/walker.ts';
@@ -130,33 +130,43 @@ async function verifyRun(folder: WalFolder, run: readonly FoundSegment[]): Promi
     from: first.start,
     to: advance(last.start, segmentBytes),
     provenTo: walker.proven,
-    finding,
-    isInLastSegment: walker.proven >= last.start,
+    finding: finding?.text,
+    // Of a record over several segments nothing is proven yet in the last ones.
+    isInLastSegment: maxLsn(walker.proven, finding?.position ?? walker.proven) >= last.start,
   };
+}
+
+interface Finding {
+  text: string;
+  /** The page or record that is wrong. */
+  position: Lsn;
 }
 
 async function walkFiles(
   folder: WalFolder,
   run: readonly FoundSegment[],
   walker: WalWalker,
-): Promise<string | undefined> {
+): Promise<Finding | undefined> {
   const buffer = Buffer.allocUnsafe(READ_BYTES);
   for (const { name, bytes, start } of run) {
     if (bytes !== folder.segmentBytes) {
       const wanted = folder.segmentBytes;
-      return `segment ${name} has ${bytes} bytes, ${wanted} are needed, at ${formatLsn(start)}`;
+      const text = `segment ${name} has ${bytes} bytes, ${wanted} are needed, at ${formatLsn(start)}`;
+      return { text, position: walker.proven };
     }
     const file = await fs.open(join(folder.path, name), 'r');
     try {
       for (let at = 0; at < bytes; ) {
         const { bytesRead } = await file.read(buffer, 0, READ_BYTES, at);
-        if (bytesRead === 0) return `segment ${name} ended while it was read`;
+        if (bytesRead === 0) {
+          return { text: `segment ${name} ended while it was read`, position: walker.proven };
+        }
         walker.push(buffer.subarray(0, bytesRead));
         at += bytesRead;
       }
     } catch (error) {
       if (!(error instanceof WalCorruption)) throw error;
-      return error.message;
+      return { text: error.message, position: error.lsn };
     } finally {
       await file.close();
     }
