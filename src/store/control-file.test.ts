@@ -1,10 +1,12 @@
 /** What is known of the store at a start: kept through power cuts, torn writes and damage. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { systemError } from '../../test/harness/test-disk.ts';
 import { seededRandom } from '../../test/harness/wal-recutter.ts';
 import { CONTROL_DATA, NODE, newNodeDisk } from '../../test/harness/test-store.ts';
 import { parseLsn, timelineId } from '../wal/lsn.ts';
 import { CONTROL_FILE, type ControlData, ControlFile, readControlData } from './control-file.ts';
+import { FsyncFailed } from './disk-refusal.ts';
 
 const PATH = `${NODE}/${CONTROL_FILE}`;
 const COPY_BYTES = 8192;
@@ -45,6 +47,36 @@ test('updates keep the rest, one after the other also when they come at once', a
   const { checkpointRedo, ...read } = await readControlData(disk, NODE);
   assert.equal(checkpointRedo, undefined);
   assert.deepEqual(read, expected);
+});
+
+test('an update sees what the ones before it have left, though it came before they ended', async () => {
+  const file = await ControlFile.open(await newNodeDisk(), NODE);
+  await Promise.all([
+    file.update({ nodeId: 'one' }),
+    file.update(({ nodeId }) => ({ nodeId: `${nodeId}, two` })),
+    file.update(({ nodeId }) => ({ nodeId: `${nodeId}, three` })),
+  ]);
+  assert.equal(file.data.nodeId, 'one, two, three');
+});
+
+test('a disk that refuses an update is told of in words, a failed fsync as one', async () => {
+  const disk = await newNodeDisk();
+  const file = await ControlFile.open(disk, NODE);
+  let failing = 'write';
+  disk.onOperation = ({ kind }) => {
+    if (kind === failing) throw systemError(kind === 'write' ? 'ENOSPC' : 'EIO');
+  };
+  await assert.rejects(file.update({ nodeId: 'new' }), {
+    sqlstate: '53100',
+    message: 'could not write file "walcade.control": No space left on device',
+    detail: undefined,
+  });
+  failing = 'sync';
+  const isFsync = (error: unknown): boolean =>
+    error instanceof FsyncFailed &&
+    error.message === 'could not fsync file "walcade.control": Input/output error';
+  await assert.rejects(file.update({ nodeId: 'new' }), isFsync);
+  assert.equal(file.data.nodeId, CONTROL_DATA.nodeId);
 });
 
 test('a power cut within an update leaves the old content or the new, torn or not', async () => {

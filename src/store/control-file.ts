@@ -13,6 +13,7 @@ import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { Serial } from '../base/serial.ts';
 import { crc32c } from '../wal/crc32c.ts';
 import { type Lsn, type TimelineId, formatLsn, parseLsn, timelineId } from '../wal/lsn.ts';
+import { diskRefusal } from './disk-refusal.ts';
 
 export const CONTROL_FILE = 'walcade.control';
 
@@ -55,6 +56,9 @@ export interface ControlData {
   cleanShutdown: boolean;
 }
 
+/** What changes, given what there is when its turn comes. */
+export type ControlChange = (data: Readonly<ControlData>) => Partial<ControlData>;
+
 export class ControlFile {
   readonly #file: DiskFile;
   readonly #writes = new Serial();
@@ -90,16 +94,29 @@ export class ControlFile {
     return new ControlFile(await disk.open(path, 'write'), newest.data, newest.sequence);
   }
 
-  /** Writes `changes` durably. */
-  update(changes: Partial<ControlData>): Promise<void> {
-    return this.#writes.run(() => this.#updateNow(changes));
+  /**
+   * Writes `changes` durably; as a function it is given what all updates before it have left.
+   * Throws what the disk answers, FsyncFailed included.
+   */
+  update(changes: Partial<ControlData> | ControlChange): Promise<void> {
+    const change = typeof changes === 'function' ? changes : () => changes;
+    return this.#writes.run(() => this.#updateNow(change));
   }
 
-  async #updateNow(changes: Partial<ControlData>): Promise<void> {
-    const data = { ...this.#data, ...changes };
+  async #updateNow(change: ControlChange): Promise<void> {
+    const data = { ...this.#data, ...change(this.#data) };
     const sequence = this.#sequence + 1;
-    await this.#file.write([encodeCopy(data, sequence)], (1 - (sequence % 2)) * COPY_BYTES);
-    await this.#file.sync();
+    const copy = encodeCopy(data, sequence);
+    try {
+      await this.#file.write([copy], (1 - (sequence % 2)) * COPY_BYTES);
+    } catch (error) {
+      throw diskRefusal(error, 'write', `file "${CONTROL_FILE}"`);
+    }
+    try {
+      await this.#file.sync();
+    } catch (error) {
+      throw diskRefusal(error, 'fsync', `file "${CONTROL_FILE}"`);
+    }
     this.#data = data;
     this.#sequence = sequence;
   }

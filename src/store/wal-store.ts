@@ -30,7 +30,7 @@ import { PAGE_BYTES } from '../wal/page.ts';
 import { segmentStart } from '../wal/segment.ts';
 import type { WalWalker } from '../wal/walker.ts';
 import { BusyWatch } from './busy-watch.ts';
-import type { ControlFile } from './control-file.ts';
+import type { ControlData, ControlFile } from './control-file.ts';
 import { diskRefusal } from './disk-refusal.ts';
 import { oldestStored, removableSegments } from './segment-catalog.ts';
 import { SegmentReader } from './segment-reader.ts';
@@ -66,6 +66,8 @@ export class WalStore {
   readonly #progress = new Condition();
   #failure: WalcadeError | undefined;
   #needsRewind = false;
+  /** Where a rewind goes that has begun and not succeeded yet: what lies behind may be gone. */
+  #rewindTarget: Lsn | undefined;
   /** An fsync has failed: what was written since the last one may be gone. */
   #lost: WalcadeError | undefined;
   readonly #busy: BusyWatch;
@@ -249,8 +251,9 @@ export class WalStore {
   async rewind(signal: AbortSignal): Promise<void> {
     await this.drained(signal);
     const target = this.#failure === undefined ? this.#walker.proven : this.#written;
+    this.#rewindTarget = target;
     try {
-      await this.#control.update({ flushed: minLsn(this.#control.data.flushed, target) });
+      await this.#control.update(({ flushed }) => ({ flushed: minLsn(flushed, target) }));
       await this.#writer.zeroFrom(this.timeline, target);
     } catch (error) {
       throw diskRefusal(error, 'write');
@@ -262,6 +265,7 @@ export class WalStore {
     this.#candidate = undefined;
     this.#written = target;
     this.#flushed = target;
+    this.#rewindTarget = undefined;
     this.#failure = undefined;
     this.#needsRewind = false;
     this.#progress.notify();
@@ -277,12 +281,10 @@ export class WalStore {
 
   /** Writes to the control file how far WAL is durable and where the next start walks from. */
   async checkpoint(): Promise<void> {
-    const walkFrom = this.#walkFrom;
-    await this.#control.update({
-      flushed: this.#flushed,
+    await this.#noteFlushed(this.#flushed, () => ({
       checkpointRedo: this.checkpointRedo,
-      ...(walkFrom === undefined ? {} : { walk: { from: walkFrom, startsAt: 'record' } }),
-    });
+      ...(this.#walkFrom && { walk: { from: this.#walkFrom, startsAt: 'record' } }),
+    }));
   }
 
   /**
@@ -353,7 +355,7 @@ export class WalStore {
   async #syncTo(target: Lsn): Promise<void> {
     await this.#sync();
     // The upstream may remove the segment once its end was reported: no start may need it again.
-    if (target % BigInt(this.segmentBytes) === 0n) await this.#control.update({ flushed: target });
+    if (target % BigInt(this.segmentBytes) === 0n) await this.#noteFlushed(target);
     this.#flushed = target;
     const { provenRecordStart, proven } = this.#walker;
     if (provenRecordStart !== undefined && proven <= target) {
@@ -364,6 +366,14 @@ export class WalStore {
       this.#candidate = undefined;
     }
     this.#progress.notify();
+  }
+
+  /** Notes that all before `flushed` is durable: never less than is noted, nor past a rewind. */
+  async #noteFlushed(flushed: Lsn, changes?: () => Partial<ControlData>): Promise<void> {
+    await this.#control.update((data) => {
+      const durable = minLsn(flushed, this.#rewindTarget ?? flushed);
+      return { ...changes?.(), flushed: maxLsn(data.flushed, durable) };
+    });
   }
 
   /** A failed fsync ends `run`, whoever asked: the next one could succeed without the data. */
@@ -386,7 +396,7 @@ export class WalStore {
       }
       await this.#syncTo(this.#written);
       await this.checkpoint();
-      await this.#control.update({ cleanShutdown: this.#failure === undefined });
+      await this.#control.update({ cleanShutdown: !this.needsRewind });
     } catch (error) {
       if (error === this.#lost) throw error;
       this.#log.error(error);
