@@ -121,6 +121,15 @@ export class UpstreamStream {
     const { connection } = this.#client;
     const interrupt = (): void => connection.stopReading(signal.reason as Error);
     signal.addEventListener('abort', interrupt, { once: true });
+    try {
+      await this.#takeAll(signal);
+    } finally {
+      signal.removeEventListener('abort', interrupt);
+    }
+  }
+
+  async #takeAll(signal: AbortSignal): Promise<void> {
+    const { connection } = this.#client;
     while (this.#end === undefined) {
       const messages = await connection.read();
       this.#lastReceivedMs = this.#clock.monotonicMs();
@@ -128,14 +137,12 @@ export class UpstreamStream {
       for (const [index, message] of messages.entries()) {
         this.#take(message);
         if (message.type !== BACKEND.COPY_DONE) continue;
-        signal.removeEventListener('abort', interrupt);
         connection.unread(messages.slice(index + 1));
         this.#end = await this.#finishTimeline();
         return;
       }
       await this.#waitForDisk(signal);
     }
-    signal.removeEventListener('abort', interrupt);
   }
 
   #take({ type, body, offset }: Message): void {
