@@ -41,7 +41,7 @@ test('feedback is of all sessions and of all slots, and goes with them', async (
   table.remove(second);
   assert.equal(changes, 1);
   assert.deepEqual(table.feedback(), { xmin: 500n, catalogXmin: 0n });
-  await slots.drop('kept');
+  await slots.drop('kept', 1);
   assert.deepEqual(table.feedback(), { xmin: 700n, catalogXmin: 0n });
   table.remove(first);
   assert.deepEqual(table.feedback(), { xmin: 0n, catalogXmin: 0n });

@@ -118,14 +118,14 @@ test('one session at a time uses a slot; it is dropped when nobody does', async 
   const slot = slots.acquire('s', 1001);
   const inUse = { sqlstate: '55006', message: 'replication slot "s" is active for PID 1001' };
   assert.throws(() => slots.acquire('s', 1002), inUse);
-  await assert.rejects(slots.drop('s'), inUse);
-  const free = slots.waitUntilFree('s', new AbortController().signal);
+  await assert.rejects(slots.drop('s', 8), inUse);
+  const free = slots.waitUntilFree('s', 8, new AbortController().signal);
   slots.release(slot);
   await free;
-  await slots.drop('s');
+  await slots.drop('s', 8);
   const missing = { sqlstate: '42704', message: 'replication slot "s" does not exist' };
   assert.throws(() => slots.acquire('s', 1002), missing);
-  await assert.rejects(slots.drop('s'), missing);
+  await assert.rejects(slots.drop('s', 8), missing);
   disk.cutPower();
   assert.deepEqual((await open(disk.afterPowerCut(() => false))).all(), []);
 });

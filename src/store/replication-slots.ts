@@ -112,7 +112,7 @@ export class ReplicationSlots {
   /** Takes the slot for a session. Throws 42704 if there is none, 55006 if another has it. */
   acquire(name: string, pid: number): ReplicationSlot {
     const slot = this.get(name);
-    if (slot.activePid !== undefined && slot.activePid !== pid) throw slotInUse(slot);
+    if (isUsedByAnother(slot, pid)) throw slotInUse(slot);
     slot.activePid = pid;
     return slot;
   }
@@ -122,15 +122,18 @@ export class ReplicationSlots {
     this.#released.notify();
   }
 
-  /** Resolves once no session uses the slot. Throws 42704 if there is none. */
-  async waitUntilFree(name: string, signal: AbortSignal): Promise<void> {
-    while (this.get(name).activePid !== undefined) await this.#released.wait(signal);
+  /** Resolves once no session but `pid` uses the slot. Throws 42704 if there is none. */
+  async waitUntilFree(name: string, pid: number, signal: AbortSignal): Promise<void> {
+    while (isUsedByAnother(this.get(name), pid)) await this.#released.wait(signal);
   }
 
-  /** Drops a slot. Throws 42704 if there is none, 55006 if a session uses it. */
-  async drop(name: string): Promise<void> {
+  /**
+   * Drops a slot for the session `pid`, its own temporary one too (ReplicationSlotAcquire()). Throws
+   * 42704 if there is none, 55006 if another session uses it.
+   */
+  async drop(name: string, pid: number): Promise<void> {
     const slot = this.get(name);
-    if (slot.activePid !== undefined) throw slotInUse(slot);
+    if (isUsedByAnother(slot, pid)) throw slotInUse(slot);
     await this.#remove(slot);
   }
 
@@ -194,6 +197,10 @@ export class ReplicationSlots {
   #path(name: string): string {
     return `${this.#directory}/${name}.json`;
   }
+}
+
+function isUsedByAnother({ activePid }: ReplicationSlot, pid: number): boolean {
+  return activePid !== undefined && activePid !== pid;
 }
 
 function slotInUse({ name, activePid }: ReplicationSlot): WalcadeError {

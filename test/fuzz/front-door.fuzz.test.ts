@@ -124,7 +124,7 @@ async function assertServes(node: MemoryNode): Promise<void> {
 async function forget(node: MemoryNode): Promise<void> {
   const { slots } = node.context;
   for (const { name, temporary, activePid } of slots.all()) {
-    if (!temporary && activePid === undefined) await slots.drop(name);
+    if (!temporary && activePid === undefined) await slots.drop(name, 0);
   }
 }
 
