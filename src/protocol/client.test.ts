@@ -174,3 +174,10 @@ test('who stops waiting gets the reason, at any point of the start', async () =>
     await refused;
   }
 });
+
+test('who has stopped waiting before the start connects to nobody', async () => {
+  const upstream = new MemoryUpstream();
+  const reason = new Error('never mind');
+  await assert.rejects(upstream.begin({ signal: AbortSignal.abort(reason) }), reason);
+  assert.deepEqual(upstream.hosts, []);
+});

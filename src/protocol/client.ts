@@ -278,6 +278,7 @@ async function connectTo(
   create: (connection: Connection) => ReplicationClient,
 ): Promise<ReplicationClient> {
   const { network, clock, connectTimeoutMs, signal } = options;
+  signal.throwIfAborted();
   const attempt = new AbortController();
   let connection: Connection | undefined;
   const abandon = (): void => {
