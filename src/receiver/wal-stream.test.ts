@@ -1,21 +1,49 @@
 /** One stream from an upstream in memory into a store on a disk of the test. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
+import { settle } from '../../test/harness/manual-clock.ts';
 import { MemoryUpstream } from '../../test/harness/memory-upstream.ts';
 import { StoreUnderTest, newNodeDisk } from '../../test/harness/test-store.ts';
+import { made } from '../../test/harness/wal-walks.ts';
 import { Condition } from '../base/condition.ts';
 import { COPY_DONE } from '../protocol/backend-messages.ts';
 import { INVALID_LSN } from '../wal/lsn.ts';
 import { UpstreamStream } from './wal-stream.ts';
 
+const { wal: WAL } = made([{ bodyBytes: 1_000 }]);
+
 test('an upstream that ends its timeline and falls silent is left after the timeout', async (t) => {
-  const { upstream, outcome } = await stream(t, { timeoutMs: 60_000 });
+  const { upstream, failures } = await stream(t, { timeoutMs: 60_000 });
   await upstream.say(COPY_DONE);
   await upstream.clock.pass(59_000);
-  assert.equal(outcome.error, undefined);
+  assert.deepEqual(failures, []);
   await upstream.clock.pass(2_000);
-  assert.match(outcome.error?.message ?? '', /^terminating WAL receiver due to timeout$/);
+  assert.deepEqual(failures, ['terminating WAL receiver due to timeout']);
 });
+
+for (const { timeoutMs, limitMs } of [
+  { timeoutMs: 60_000, limitMs: 30_000 },
+  { timeoutMs: 2_000, limitMs: 10_000 },
+  { timeoutMs: 0, limitMs: 30_000 },
+]) {
+  test(`a disk may take ${limitMs} ms with a wal_receiver_timeout of ${timeoutMs}`, async (t) => {
+    let release = (): void => {};
+    const released = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    t.after(() => release());
+    const { upstream, node, disk, failures } = await stream(t, { timeoutMs });
+    disk.onOperation = ({ kind }) => (kind === 'sync' ? released : undefined);
+    node.append(WAL);
+    await settle();
+    node.clock.elapsedMs = limitMs - 1;
+    await upstream.clock.pass(1_000);
+    assert.deepEqual(failures, []);
+    node.clock.elapsedMs = limitMs;
+    await upstream.clock.pass(1_000);
+    assert.deepEqual(failures, [`disk has not answered for ${limitMs} ms`]);
+  });
+}
 
 /** A stream that has begun, and what it rejects with. */
 async function stream(t: TestContext, { timeoutMs }: { timeoutMs: number }) {
@@ -23,7 +51,7 @@ async function stream(t: TestContext, { timeoutMs }: { timeoutMs: number }) {
   const node = await StoreUnderTest.open(disk, { sleep: 'for ever' });
   const upstream = new MemoryUpstream();
   const client = await upstream.connect();
-  const outcome: { error?: Error } = {};
+  const failures: string[] = [];
   const stop = new AbortController();
   const running = new UpstreamStream({
     client,
@@ -35,14 +63,12 @@ async function stream(t: TestContext, { timeoutMs }: { timeoutMs: number }) {
     feedbackChanged: new Condition(),
     onUpstreamPosition: () => {},
   }).run(stop.signal);
-  running.catch((error: Error) => {
-    outcome.error = error;
-  });
+  running.catch((error: Error) => failures.push(error.message));
   t.after(async () => {
     stop.abort(new Error('the test has ended'));
     upstream.hangUp();
     await running.catch(() => {});
     await node.stop();
   });
-  return { upstream, node, disk, outcome };
+  return { upstream, node, disk, failures };
 }

@@ -44,6 +44,8 @@ import {
 
 const BACKLOG_BYTES_MAX = 8 * 1024 * 1024;
 const BLOCKED_REPORT_INTERVAL_MS = 1000;
+const DISK_TIMEOUT_MS = 30_000;
+const DISK_TIMEOUT_MS_MIN = 10_000;
 
 /** How a stream ended, if not by an error. */
 export type StreamEnd =
@@ -291,9 +293,8 @@ export class UpstreamStream {
     for (;;) {
       const { timeoutMs } = this.#options.settings();
       await this.#clock.sleep(timeoutMs > 0 ? Math.min(timeoutMs / 10, 1000) : 1000, signal);
-      if (timeoutMs === 0) continue;
       this.#checkDisk(timeoutMs);
-      if (this.#isBlocked) continue;
+      if (timeoutMs === 0 || this.#isBlocked) continue;
       const silentMs = this.#clock.monotonicMs() - this.#lastReceivedMs;
       if (silentMs >= timeoutMs) {
         throw new WalcadeError(
@@ -312,7 +313,7 @@ export class UpstreamStream {
   /** A receiver that stays and answers while its disk hangs would block the primary's shutdown. */
   #checkDisk(timeoutMs: number): void {
     const { busyMs } = this.#store;
-    if (busyMs < timeoutMs / 2) return;
+    if (busyMs < diskTimeoutMs(timeoutMs)) return;
     throw new WalcadeError(
       SQLSTATE.IO_ERROR,
       `disk has not answered for ${Math.round(busyMs)} ms`,
@@ -325,6 +326,14 @@ export class UpstreamStream {
     if (this.#client.connection.closed.aborted || this.#end?.kind === 'timeline-ended') return;
     await this.#sendStatus(this.#positions(), { replyRequested: false }).catch(() => {});
   }
+}
+
+/**
+ * How long a write or sync may take under `timeoutMs` of wal_receiver_timeout: half of it. A low one
+ * is raised, as a disk under load is slow, and where the network has no limit the disk has one.
+ */
+function diskTimeoutMs(timeoutMs: number): number {
+  return timeoutMs === 0 ? DISK_TIMEOUT_MS : Math.max(timeoutMs / 2, DISK_TIMEOUT_MS_MIN);
 }
 
 /** The result set that ends a timeline: the next one, and where it begins. */

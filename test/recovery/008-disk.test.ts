@@ -173,7 +173,9 @@ test('a disk that does not answer costs the upstream connection until it does', 
   const { level, detail } = await node.waitForLog(/disk has not answered/);
   assert.equal(level, 'error');
   assert.equal(detail, 'The upstream connection is closed until it does.');
-  assert.ok(performance.now() - started < 10_000);
+  // Half of wal_receiver_timeout, but no less than 10 s: a disk under load is not accused.
+  const elapsedMs = performance.now() - started;
+  assert.ok(elapsedMs > 9_000 && elapsedMs < 20_000, `accused after ${elapsedMs} ms`);
 
   // The primary sees nobody, shuts down at once, and is not asked again by the time it is back.
   await assertDisconnected(cluster);
