@@ -14,6 +14,7 @@ import { type Disk, type DiskFile, removeIfThere } from '../base/disk.ts';
 import { systemErrorCode } from '../base/errors.ts';
 import { type Lsn, type TimelineId, distance } from '../wal/lsn.ts';
 import { segmentName, segmentStart } from '../wal/segment.ts';
+import { diskRefusal } from './disk-refusal.ts';
 
 export const SPARE_SEGMENT = 'xlogtemp';
 
@@ -51,13 +52,17 @@ export class SegmentWriter {
     await file.write(buffers, offset);
   }
 
-  /** Resolves once all that was written is durable, file and name. */
+  /** Resolves once all that was written is durable, file and name. Throws FsyncFailed. */
   async sync(): Promise<void> {
     const { file } = this.#current ?? {};
     const directoryIsSynced = this.#directoryIsSynced;
-    await file?.sync();
-    if (directoryIsSynced) return;
-    await this.#disk.syncDirectory(this.#directory);
+    try {
+      await file?.sync();
+      if (directoryIsSynced) return;
+      await this.#disk.syncDirectory(this.#directory);
+    } catch (error) {
+      throw diskRefusal(error, 'fsync');
+    }
     this.#directoryIsSynced = true;
   }
 

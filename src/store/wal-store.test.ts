@@ -3,11 +3,13 @@ import assert from 'node:assert/strict';
 import { basename } from 'node:path';
 import { test } from 'node:test';
 import { type TestDisk, systemError } from '../../test/harness/test-disk.ts';
-import { StoreUnderTest, WAL, newNodeDisk, readAll } from '../../test/harness/test-store.ts';
+import { NODE, StoreUnderTest, WAL, newNodeDisk, readAll } from '../../test/harness/test-store.ts';
 import { MB, START, made } from '../../test/harness/wal-walks.ts';
+import { AssertionFailed } from '../base/assert.ts';
 import { type Lsn, advance, alignDown, formatLsn } from '../wal/lsn.ts';
 import { PAGE_BYTES } from '../wal/page.ts';
 import { isSegmentName } from '../wal/segment.ts';
+import { CONTROL_FILE } from './control-file.ts';
 
 const { wal, records } = made([40, 9_000, 300_000, 24, 1_000_000].map((b) => ({ bodyBytes: b })));
 const END = advance(START, wal.length);
@@ -48,6 +50,19 @@ test('a disk that does not answer shows in how long it has been busy', async () 
   const { node, release } = await withStuck('sync');
   assert.equal(node.store.busyMs, 0);
   node.append(wal, endOf(1));
+  await settled();
+  node.clock.elapsedMs += 30_000;
+  assert.equal(node.store.busyMs, 30_000);
+  release();
+  await node.store.drained(node.ended);
+  assert.equal(node.store.busyMs, 0);
+  await node.stop();
+});
+
+// A control file that hung at a segment's end held up everything, and nobody was told.
+test('a control file that does not answer shows in how long the disk has been busy', async () => {
+  const { node, release } = await withStuck('sync', { path: `${NODE}/${CONTROL_FILE}` });
+  node.append(MANY.wal, advance(START, MB + 1_000));
   await settled();
   node.clock.elapsedMs += 30_000;
   assert.equal(node.store.busyMs, 30_000);
@@ -176,6 +191,60 @@ test('a failed fsync ends the run and is never tried again', async () => {
   assert.equal(last.store.received, next.store.flushed);
 });
 
+// A stop that waited for the last WAL to be durable waited until its time limit was over.
+test('who waits for WAL to be durable is told of a failed fsync at once', async () => {
+  const node = await StoreUnderTest.open(await newNodeDisk());
+  failSyncs(node.disk);
+  node.append(wal, endOf(1));
+  const forEver = new AbortController().signal;
+  await assert.rejects(node.store.drained(forEver), { sqlstate: '58030' });
+  await assert.rejects(node.store.drained(forEver), { sqlstate: '58030' });
+  await assert.rejects(node.stop(), { sqlstate: '58030' });
+});
+
+test('a control file that is refused stops intake at a segment end, until it is taken', async () => {
+  const node = await StoreUnderTest.open(await newNodeDisk());
+  const segmentEnd = advance(START, MB);
+  node.disk.onOperation = ({ kind, path }) => {
+    if (kind === 'write' && path.endsWith(CONTROL_FILE)) throw systemError('ENOSPC');
+  };
+  await node.appendDurably(MANY.wal, segmentEnd);
+  const message = 'could not write file "walcade.control": No space left on device';
+  assert.equal(node.store.failure?.message, message);
+  assert.ok(node.store.flushed < segmentEnd, 'no end is reported that a start does not know');
+  await assert.rejects(node.rewind(), { sqlstate: '53100', message });
+  node.disk.onOperation = () => {};
+  await node.rewind();
+  assert.equal(node.store.flushed, segmentEnd);
+  assert.equal(node.control.data.flushed, segmentEnd);
+  await node.appendDurably(MANY.wal);
+  assert.ok((await readAll(node.store)).equals(MANY.wal));
+  await node.stop();
+});
+
+test('an fsync of the control file that fails ends the run as any other', async () => {
+  const node = await StoreUnderTest.open(await newNodeDisk());
+  await node.appendDurably(wal, endOf(1));
+  node.disk.onOperation = ({ kind, path }) => {
+    if (kind === 'sync' && path.endsWith(CONTROL_FILE)) throw systemError('EIO');
+  };
+  const message = 'could not fsync file "walcade.control": Input/output error';
+  await assert.rejects(node.store.checkpoint(), { message });
+  await assert.rejects(node.stop(), { message });
+});
+
+// It was told as a disk that could not be written, and the node went on with what was broken.
+test('an invariant that breaks while WAL is written ends the run', async () => {
+  const node = await StoreUnderTest.open(await newNodeDisk());
+  node.disk.onOperation = ({ kind, path }) => {
+    if (kind === 'write' && isSegment(path)) throw new AssertionFailed('made by the test');
+  };
+  node.append(wal, endOf(1));
+  await settled();
+  await assert.rejects(node.stop(), { name: 'AssertionFailed' });
+  assert.equal(node.store.failure, undefined);
+});
+
 test('a failed fsync of the last WAL ends a stop with an error', async () => {
   const node = await StoreUnderTest.open(await newNodeDisk());
   await node.appendDurably(wal, endOf(1));
@@ -270,8 +339,11 @@ async function settled(): Promise<void> {
   for (let turn = 0; turn < 200; turn++) await Promise.resolve();
 }
 
-/** A store whose operations of `kind` in pg_wal do not return until `release`. */
-async function withStuck(kind: 'write' | 'sync'): Promise<{
+/** A store whose operations of `kind`, in pg_wal if nothing else is said, do not return until `release`. */
+async function withStuck(
+  kind: 'write' | 'sync',
+  { path = WAL } = {},
+): Promise<{
   disk: TestDisk;
   node: StoreUnderTest;
   release: () => void;
@@ -283,7 +355,7 @@ async function withStuck(kind: 'write' | 'sync'): Promise<{
     release = resolve;
   });
   disk.onOperation = (operation) => {
-    const isStuck = operation.kind === kind && operation.path.startsWith(WAL);
+    const isStuck = operation.kind === kind && operation.path.startsWith(path);
     return isStuck ? released : undefined;
   };
   return { disk, node, release };

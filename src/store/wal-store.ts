@@ -30,8 +30,8 @@ import { PAGE_BYTES } from '../wal/page.ts';
 import { segmentStart } from '../wal/segment.ts';
 import type { WalWalker } from '../wal/walker.ts';
 import { BusyWatch } from './busy-watch.ts';
-import type { ControlData, ControlFile } from './control-file.ts';
-import { diskRefusal } from './disk-refusal.ts';
+import type { ControlChange, ControlData, ControlFile } from './control-file.ts';
+import { FsyncFailed, diskRefusal } from './disk-refusal.ts';
 import { oldestStored, removableSegments } from './segment-catalog.ts';
 import { SegmentReader } from './segment-reader.ts';
 import { SegmentWriter } from './segment-writer.ts';
@@ -69,7 +69,7 @@ export class WalStore {
   /** Where a rewind goes that has begun and not succeeded yet: what lies behind may be gone. */
   #rewindTarget: Lsn | undefined;
   /** An fsync has failed: what was written since the last one may be gone. */
-  #lost: WalcadeError | undefined;
+  #lost: FsyncFailed | undefined;
   readonly #busy: BusyWatch;
   /** A proven record that becomes the next start's first one once it is durable. */
   #candidate: { start: Lsn; end: Lsn } | undefined;
@@ -252,13 +252,13 @@ export class WalStore {
     await this.drained(signal);
     const target = this.#failure === undefined ? this.#walker.proven : this.#written;
     this.#rewindTarget = target;
+    await this.#update(({ flushed }) => ({ flushed: minLsn(flushed, target) }));
     try {
-      await this.#control.update(({ flushed }) => ({ flushed: minLsn(flushed, target) }));
-      await this.#writer.zeroFrom(this.timeline, target);
+      await this.#busy.run(() => this.#writer.zeroFrom(this.timeline, target));
     } catch (error) {
       throw diskRefusal(error, 'write');
     }
-    await this.#sync();
+    await this.#sync(target);
     const read = readStored(this.#reader, this.timeline);
     this.#walker = await walkTo(read, this.#control.data, target);
     await this.#blocks.rewind(target);
@@ -272,9 +272,11 @@ export class WalStore {
     this.#arrived.notify();
   }
 
-  /** Resolves once all that was received is durable, or writing has failed. */
+  /** Resolves once all that was received is durable, or writing has failed. Throws FsyncFailed. */
   async drained(signal: AbortSignal): Promise<void> {
-    while (this.#failure === undefined && this.#flushed < this.received) {
+    for (;;) {
+      if (this.#lost !== undefined) throw this.#lost;
+      if (this.#failure !== undefined || this.#flushed >= this.received) return;
       await this.#progress.wait(signal);
     }
   }
@@ -348,14 +350,20 @@ export class WalStore {
         await this.#progress.wait(signal);
         continue;
       }
-      await this.#syncTo(this.#written);
+      try {
+        await this.#syncTo(this.#written);
+      } catch (error) {
+        if (error === this.#lost) throw error;
+        // The control file was refused: as with WAL, a rewind finds out when it is taken.
+        this.#failure = diskRefusal(error, 'write');
+        this.#progress.notify();
+        await this.#progress.wait(signal);
+      }
     }
   }
 
   async #syncTo(target: Lsn): Promise<void> {
-    await this.#sync();
-    // The upstream may remove the segment once its end was reported: no start may need it again.
-    if (target % BigInt(this.segmentBytes) === 0n) await this.#noteFlushed(target);
+    await this.#sync(target);
     this.#flushed = target;
     const { provenRecordStart, proven } = this.#walker;
     if (provenRecordStart !== undefined && proven <= target) {
@@ -368,22 +376,33 @@ export class WalStore {
     this.#progress.notify();
   }
 
+  /** Makes all that was written, up to `end`, durable. */
+  async #sync(end: Lsn): Promise<void> {
+    await this.#durably(() => this.#writer.sync());
+    // The upstream may remove the segment once its end was reported: no start may need it again.
+    if (end % BigInt(this.segmentBytes) === 0n) await this.#noteFlushed(end);
+  }
+
   /** Notes that all before `flushed` is durable: never less than is noted, nor past a rewind. */
-  async #noteFlushed(flushed: Lsn, changes?: () => Partial<ControlData>): Promise<void> {
-    await this.#control.update((data) => {
+  #noteFlushed(flushed: Lsn, changes?: () => Partial<ControlData>): Promise<void> {
+    return this.#update((data) => {
       const durable = minLsn(flushed, this.#rewindTarget ?? flushed);
       return { ...changes?.(), flushed: maxLsn(data.flushed, durable) };
     });
   }
 
+  #update(change: ControlChange): Promise<void> {
+    return this.#durably(() => this.#control.update(change));
+  }
+
   /** A failed fsync ends `run`, whoever asked: the next one could succeed without the data. */
-  async #sync(): Promise<void> {
+  async #durably(action: () => Promise<void>): Promise<void> {
     try {
-      await this.#busy.run(() => this.#writer.sync());
+      await this.#busy.run(action);
     } catch (error) {
-      this.#lost = diskRefusal(error, 'fsync');
+      if (error instanceof FsyncFailed) this.#lost = error;
       this.#progress.notify();
-      throw this.#lost;
+      throw error;
     }
   }
 
@@ -396,7 +415,7 @@ export class WalStore {
       }
       await this.#syncTo(this.#written);
       await this.checkpoint();
-      await this.#control.update({ cleanShutdown: !this.needsRewind });
+      await this.#update(() => ({ cleanShutdown: !this.needsRewind }));
     } catch (error) {
       if (error === this.#lost) throw error;
       this.#log.error(error);
