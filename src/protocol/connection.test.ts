@@ -24,6 +24,28 @@ test('messages are read together or one at a time, in order', async () => {
   assert.equal(typeOf(await waiting), 'E');
 });
 
+test('a read that is called off takes nothing from who reads next', async () => {
+  const { far, near, connection } = connect();
+  const reason = new Error('called off');
+
+  // While it waits.
+  const stop = new AbortController();
+  const waiting = assert.rejects(connection.next(stop.signal), reason);
+  stop.abort(reason);
+  await waiting;
+  far.write(message('A'));
+  assert.equal(typeOf(await connection.next()), 'A');
+
+  // When a message has come, and it has not gone on yet.
+  const late = new AbortController();
+  const woken = assert.rejects(connection.next(late.signal), reason);
+  near.once('data', () => late.abort(reason));
+  far.write(message('B'));
+  await woken;
+  await assert.rejects(connection.next(late.signal), reason);
+  assert.equal(typeOf(await connection.next()), 'B');
+});
+
 test('bytes that were read before come first', async () => {
   const { far, connection } = connect({ readAhead: message('A').subarray(0, 3) });
   far.write(Buffer.concat([message('A').subarray(3), message('B')]));

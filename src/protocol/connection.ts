@@ -75,9 +75,13 @@ export class Connection {
     return messages;
   }
 
-  /** The next message alone; what `read` is for, one at a time. */
-  async next(): Promise<Message> {
-    await this.#arrival();
+  /**
+   * The next message alone; what `read` is for, one at a time. Once `signal` aborts it rejects with
+   * the signal's reason and leaves what has arrived to the next caller.
+   */
+  async next(signal?: AbortSignal): Promise<Message> {
+    await this.#arrival(signal);
+    signal?.throwIfAborted();
     const message = this.#queue.shift() as Message;
     this.#queuedBytes -= queuedBytesOf(message);
     this.#resumeReading();
@@ -161,12 +165,28 @@ export class Connection {
   }
 
   /** Resolves once there is a message to read. */
-  #arrival(): Promise<void> {
+  #arrival(signal?: AbortSignal): Promise<void> {
+    if (signal?.aborted) return Promise.reject(signal.reason as Error);
     if (this.#readingEnds !== undefined) return Promise.reject(this.#readingEnds);
     if (this.#queue.length > 0) return Promise.resolve();
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject };
+      const callOff = (): void => {
+        this.#waiting = undefined;
+        reject(signal?.reason as Error);
+      };
+      signal?.addEventListener('abort', callOff, { once: true });
+      const settle = (): void => signal?.removeEventListener('abort', callOff);
+      this.#waiting = {
+        resolve: () => {
+          settle();
+          resolve();
+        },
+        reject: (error) => {
+          settle();
+          reject(error);
+        },
+      };
       this.#resumeReading();
     });
   }
