@@ -22,6 +22,7 @@ import { FRONTEND } from '../protocol/message-type.ts';
 import { type PeerAddress, describePeer } from '../protocol/network.ts';
 import {
   type SessionStartup,
+  cleanApplicationName,
   negotiation,
   parseStartupPacket,
   replicationMode,
@@ -160,7 +161,7 @@ export class FrontDoor {
   ): Promise<void> {
     const { parameters } = startup;
     const user = parameters.get('user') ?? '';
-    const applicationName = parameters.get('application_name') ?? '';
+    const applicationName = cleanApplicationName(parameters.get('application_name') ?? '');
     const mode = replicationMode(parameters.get('replication'));
     const { address, localAddress } = peer.transport === 'tcp' ? peer : {};
     this.#checkRules({

@@ -7,6 +7,7 @@ import {
   PROTOCOL_VERSION,
   STARTUP_PACKET_BYTES_MAX,
   type SessionStartup,
+  cleanApplicationName,
   encodeCancelRequest,
   encodeGssRequest,
   encodeSslRequest,
@@ -204,6 +205,20 @@ test('a version is negotiated only if the client asked for more than 3.0', () =>
   assert.deepEqual(negotiate('user|u||', 196610), { version: 196608, unrecognized: [] });
   assert.deepEqual(negotiate('user|u||', 206607), { version: 196608, unrecognized: [] });
   assert.deepEqual(negotiate('user|u|_pq_.a|1||'), { version: 196608, unrecognized: ['_pq_.a'] });
+});
+
+test('an application name is printable and as long as a name may be', () => {
+  for (const [name, clean] of [
+    ['walreceiver', 'walreceiver'],
+    ['', ''],
+    [' a~', ' a~'],
+    ['a\nLOG:  b', 'a\\x0aLOG:  b'],
+    ['\u007fö', '\\x7f\\xc3\\xb6'],
+    ['n'.repeat(70), 'n'.repeat(63)],
+    [`${'n'.repeat(62)}ö`, `${'n'.repeat(62)}\\`],
+  ] as const) {
+    assert.equal(cleanApplicationName(name), clean);
+  }
 });
 
 test('settings are read from options, and all else is passed over', () => {

@@ -170,6 +170,21 @@ export function negotiation(startup: SessionStartup): ProtocolNegotiation | unde
   return { version: PROTOCOL_VERSION, unrecognized: protocolExtensions };
 }
 
+const NAME_BYTES_MAX = 63;
+
+/**
+ * An application_name as statistics and logs may show it: bytes that are not printable ASCII as
+ * `\xNN`, then cut as names are (pg_clean_ascii(), pgstat_report_appname()).
+ */
+export function cleanApplicationName(name: string): string {
+  const clean = Array.from(Buffer.from(name), (byte) =>
+    byte >= 32 && byte <= 126
+      ? String.fromCharCode(byte)
+      : `\\x${byte.toString(16).padStart(2, '0')}`,
+  );
+  return clean.join('').slice(0, NAME_BYTES_MAX);
+}
+
 /**
  * The settings in the startup parameter `options`, names in lower case, `-` in a name as `_`. Of a
  * name that occurs twice, the last value. Anything that is not a setting is passed over.
