@@ -97,6 +97,15 @@ test('an error has its fields, ends temporary slots, and the session goes on', a
   await node.close();
 });
 
+test('a session drops its own temporary slot, and does not wait for itself', async () => {
+  const { node, answer } = await session();
+  for (const drop of ['DROP_REPLICATION_SLOT own', 'DROP_REPLICATION_SLOT own WAIT']) {
+    await answer('CREATE_REPLICATION_SLOT own TEMPORARY PHYSICAL');
+    assert.deepEqual(await answer(drop), Buffer.concat([tag('DROP_REPLICATION_SLOT'), hex(READY)]));
+  }
+  await node.close();
+});
+
 test('a stream is CopyBoth, WAL, keepalives on request, and two completions', async () => {
   const { node, answer, say, heard } = await session();
   assert.deepEqual(

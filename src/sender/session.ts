@@ -267,8 +267,9 @@ export class SenderSession {
     signal: AbortSignal,
   ): Promise<void> {
     const { slots } = this.#context;
-    if (wait) await slots.waitUntilFree(name, signal);
-    await slots.drop(name);
+    const { pid } = this.#downstream;
+    if (wait) await slots.waitUntilFree(name, pid, signal);
+    await slots.drop(name, pid);
   }
 
   async #reply(messages: Buffer[]): Promise<SenderOutcome> {
