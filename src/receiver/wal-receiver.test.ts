@@ -5,6 +5,7 @@ import { MemoryPrimary, type MemoryPrimaryScript } from '../../test/harness/memo
 import { settle } from '../../test/harness/manual-clock.ts';
 import { StoreUnderTest, WAL, newNodeDisk } from '../../test/harness/test-store.ts';
 import { START } from '../../test/harness/wal-walks.ts';
+import { AssertionFailed, assert as invariant } from '../base/assert.ts';
 import { Condition } from '../base/condition.ts';
 import { type LogEntry, createLog } from '../base/log.ts';
 import { HistoryFiles } from '../store/history-files.ts';
@@ -46,6 +47,14 @@ test('an upstream whose history of the same timeline is another one is refused',
   assert.deepEqual(primary.asked('START_REPLICATION'), []);
   assert.deepEqual([log[0]?.level, log[0]?.sqlstate], ['error', '58P02']);
   assert.equal((await histories.read(timelineId(3)))?.toString(), THIRD);
+});
+
+test('an invariant that does not hold ends the receiver, and is not tried again', async (t) => {
+  const { primary, node, ended } = await receive(t, {});
+  node.store.append = () => invariant(false, 'what is appended was asked for');
+  await primary.sendWal(START, Buffer.alloc(8), START);
+  await assert.rejects(ended, AssertionFailed);
+  assert.equal(primary.connections, 1);
 });
 
 interface Arrangement {

@@ -7,8 +7,9 @@
  * Each round connects, makes sure that the upstream is of the same cluster and history, fetches the
  * history files, and streams from where the store ends. A round that breaks off is logged
  * once and followed by the next one; corrupt WAL is dropped and fetched again. It ends by its
- * signal only.
+ * signal, or by an invariant that does not hold.
  */
+import { AssertionFailed } from '../base/assert.ts';
 import { retryDelayMs } from '../base/backoff.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Condition } from '../base/condition.ts';
@@ -93,7 +94,7 @@ export class WalReceiver {
     return this.#status;
   }
 
-  /** Receives until `signal` aborts. */
+  /** Receives until `signal` aborts; rejects with AssertionFailed only. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
@@ -101,6 +102,7 @@ export class WalReceiver {
         if (this.#store.needsRewind) await this.#store.rewind(signal);
         await this.#receive(signal);
       } catch (error) {
+        if (error instanceof AssertionFailed) throw error;
         if (signal.aborted) break;
         this.#reportFailure(error);
       }
