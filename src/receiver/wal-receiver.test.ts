@@ -8,12 +8,19 @@ import { START } from '../../test/harness/wal-walks.ts';
 import { AssertionFailed, assert as invariant } from '../base/assert.ts';
 import { Condition } from '../base/condition.ts';
 import { type LogEntry, createLog } from '../base/log.ts';
+import {
+  COPY_DONE,
+  encodeCommandComplete,
+  encodeDataRow,
+  encodeReadyForQuery,
+  encodeRowDescription,
+} from '../protocol/backend-messages.ts';
 import { HistoryFiles } from '../store/history-files.ts';
-import { timelineId } from '../wal/lsn.ts';
+import { parseLsn, timelineId } from '../wal/lsn.ts';
 import { WalReceiver } from './wal-receiver.ts';
 
-const SECOND = '1\t0/50000\tno recovery target specified\n';
-const THIRD = `${SECOND}2\t0/80000\tno recovery target specified\n`;
+const SECOND = '1\t0/100000\tno recovery target specified\n';
+const THIRD = `${SECOND}2\t0/200000\tno recovery target specified\n`;
 const FOURTH = `${THIRD}3\t0/900000\tno recovery target specified\n`;
 
 test('history files below its timeline that a cloned upstream has not are passed over', async (t) => {
@@ -37,7 +44,7 @@ test('a history file that leads from its timeline to the upstream is needed', as
 });
 
 test('an upstream whose history of the same timeline is another one is refused', async (t) => {
-  const other = THIRD.replace('0/80000', '0/80008');
+  const other = THIRD.replace('0/200000', '0/200008');
   const { primary, log, histories } = await receive(
     t,
     { timeline: 3, histories: { 2: SECOND, 3: other } },
@@ -57,11 +64,52 @@ test('an invariant that does not hold ends the receiver, and is not tried again'
   assert.equal(primary.connections, 1);
 });
 
+const RESTARTS: [string, Partial<MemoryPrimaryScript>, string][] = [
+  ['streams', {}, 'streaming'],
+  ['waits for an upstream that is behind', { walEnd: parseLsn('0/F0000') }, 'waiting'],
+  ['waits at the end of its timeline', { timeline: 2, histories: { 2: SECOND } }, 'waiting'],
+  ['waits for its next attempt', { timeline: 2 }, 'connecting'],
+];
+
+for (const [does, script, state] of RESTARTS) {
+  test(`a receiver that ${does} begins anew at once when it is restarted`, async (t) => {
+    const { primary, receiver, log } = await receive(t, script, { timeline: 1 });
+    if (script.histories !== undefined) await primary.say(...endOfTimeline('2', '0/100000'));
+    assert.deepEqual([receiver.status.state, primary.connections], [state, 1]);
+
+    // No time passes, and what was logged of the old upstream is logged again of the new one.
+    const told = log.at(-1);
+    receiver.restart('parameter "primary_conninfo" has changed');
+    receiver.restart('parameter "primary_slot_name" has changed');
+    for (let turn = 0; turn < 5; turn += 1) await settle();
+    assert.equal(primary.connections, 2);
+    const entries = log.filter(({ message }) => message.startsWith('WAL receiver restarts: '));
+    assert.deepEqual(
+      entries.map(({ level, message }) => [level, message]),
+      [['log', 'WAL receiver restarts: parameter "primary_conninfo" has changed']],
+    );
+    if (script.histories === undefined) assert.deepEqual(log.at(-1), told);
+  });
+}
+
 interface Arrangement {
   /** The store's; as the upstream's if it is not given. */
   timeline?: number;
   /** History files that are here already. */
   kept?: Record<number, string>;
+}
+
+/** What a sending server says at the end of a timeline that `next` follows. */
+function endOfTimeline(next: string, switchPoint: string): Buffer[] {
+  const columns = ['next_tli', 'next_tli_startpos'].map((name) => ({ name, typeOid: 25 }));
+  return [
+    COPY_DONE,
+    encodeRowDescription(columns),
+    encodeDataRow([next, switchPoint]),
+    encodeCommandComplete('START_STREAMING'),
+    encodeCommandComplete('START_REPLICATION'),
+    encodeReadyForQuery(),
+  ];
 }
 
 /** A receiver that runs until the test ends, as far as it comes without time. */

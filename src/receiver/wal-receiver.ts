@@ -74,6 +74,11 @@ export interface WalReceiverOptions {
   log: Log;
 }
 
+/** Why a round has ended: `restart` was called. */
+class RestartRequested extends Error {
+  override readonly name = 'RestartRequested';
+}
+
 export class WalReceiver {
   readonly #options: WalReceiverOptions;
   readonly #store: WalStore;
@@ -82,6 +87,8 @@ export class WalReceiver {
   #status: ReceiverStatus = { state: 'stopped', upstreamPath: [] };
   #failures = 0;
   #lastMessage: string | undefined;
+  /** Ends the current round; undefined outside of `run`. */
+  #restarting: AbortController | undefined;
 
   constructor(options: WalReceiverOptions) {
     this.#options = options;
@@ -97,20 +104,35 @@ export class WalReceiver {
   /** Receives until `signal` aborts; rejects with AssertionFailed only. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
+      this.#restarting = new AbortController();
+      const round = AbortSignal.any([signal, this.#restarting.signal]);
       try {
-        await this.#store.drained(signal);
-        if (this.#store.needsRewind) await this.#store.rewind(signal);
-        await this.#receive(signal);
+        await this.#store.drained(round);
+        if (this.#store.needsRewind) await this.#store.rewind(round);
+        await this.#receive(round);
       } catch (error) {
         if (error instanceof AssertionFailed) throw error;
-        if (signal.aborted) break;
-        this.#reportFailure(error);
+        if (!round.aborted) this.#reportFailure(error);
       }
       const { retryIntervalMs } = this.#options.settings();
       const delayMs = retryDelayMs(this.#failures++, { maxMs: retryIntervalMs });
-      await this.#clock.sleep(delayMs, signal).catch(() => {});
+      await this.#clock.sleep(delayMs, round).catch(() => {});
     }
+    this.#restarting = undefined;
     this.#status = { ...this.#status, state: 'stopped', reason: undefined };
+  }
+
+  /**
+   * Ends the current round at once, its wait for the next one included, so that the next begins
+   * with new settings. `reason` says in the log why: `parameter "primary_conninfo" has changed`.
+   */
+  restart(reason: string): void {
+    if (this.#restarting === undefined || this.#restarting.signal.aborted) return;
+    this.#log.log(`WAL receiver restarts: ${reason}`);
+    this.#status = { state: 'connecting', upstreamPath: this.#status.upstreamPath };
+    this.#failures = 0;
+    this.#lastMessage = undefined;
+    this.#restarting.abort(new RestartRequested(reason));
   }
 
   /** One round: from connecting to the end of the stream. */
@@ -120,6 +142,7 @@ export class WalReceiver {
     const abandon = (): void => client.connection.stopReading(signal.reason as Error);
     signal.addEventListener('abort', abandon, { once: true });
     try {
+      signal.throwIfAborted();
       this.#status.upstream = describeAddress(client.address);
       await this.#answered(client, () => this.#checkUpstream(client));
       for (;;) {
