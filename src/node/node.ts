@@ -131,6 +131,7 @@ class Node {
       systemIdentifier: control.data.systemIdentifier,
       settings: () => ({
         walSenderTimeoutMs: this.#config.walSenderTimeoutMs,
+        walReceiverTimeoutMs: this.#config.walReceiverTimeoutMs,
         logReplicationCommands: this.#config.logReplicationCommands,
       }),
       upstreamSettings: () => control.data.upstreamSettings,

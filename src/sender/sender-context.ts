@@ -12,6 +12,8 @@ import type { DownstreamTable } from './downstreams.ts';
 export interface SenderSettings {
   /** wal_sender_timeout; 0 never gives up. */
   walSenderTimeoutMs: number;
+  /** wal_receiver_timeout, for upstreams whose WAL is passed on; 0 never gives up. */
+  walReceiverTimeoutMs: number;
   logReplicationCommands: boolean;
 }
 

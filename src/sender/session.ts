@@ -13,7 +13,7 @@ import {
   encodeParameterStatus,
   encodeReadyForQuery,
 } from '../protocol/backend-messages.ts';
-import { type Connection, ConnectionLost } from '../protocol/connection.ts';
+import type { Connection } from '../protocol/connection.ts';
 import { encodeErrorResponse } from '../protocol/error-response.ts';
 import { decodeQuery } from '../protocol/frontend-messages.ts';
 import type { Message } from '../protocol/message-reader.ts';
@@ -194,7 +194,7 @@ export class SenderSession {
       const command = parseReplicationCommand(text, serverVersionNum(this.#context));
       return await this.#run(command, running.signal);
     } catch (error) {
-      if (endsSession(error)) throw error;
+      if (this.#connection.closed.aborted || endsSession(error)) throw error;
       this.#context.slots.dropTemporary(this.#downstream.pid);
       this.#log.log(asWalcadeError(error).message, `The command was: ${text}`);
       await this.#refuse(asWalcadeError(error));
@@ -288,7 +288,7 @@ export class SenderSession {
       this.#log.log(message);
       return this.#connection.close();
     }
-    if (error instanceof ConnectionLost || this.#connection.closed.aborted) {
+    if (this.#connection.closed.aborted) {
       return this.#log.log(`connection lost: ${message}`, detail);
     }
     if (sqlstate === SQLSTATE.INTERNAL_ERROR) this.#log.error(error);
@@ -305,9 +305,9 @@ const LEFT_FROM_COPY = new Set<number>([
   FRONTEND.COPY_FAIL,
 ]);
 
-/** Errors that leave no session to go on with. */
+/** Errors that leave no session to go on with, though its connection stands. */
 function endsSession(error: unknown): boolean {
-  if (error instanceof ReplicationTimeout || error instanceof ConnectionLost) return true;
+  if (error instanceof ReplicationTimeout) return true;
   if (!(error instanceof WalcadeError)) return true;
   return (
     error.sqlstate === SQLSTATE.PROTOCOL_VIOLATION || error.sqlstate === SQLSTATE.ADMIN_SHUTDOWN

@@ -119,14 +119,64 @@ test('WAL that does not prove true is never served', async () => {
   assert.equal(older.served.value, START);
 });
 
+test('a silent upstream is asked at half of the timeout and left at all of it', async () => {
+  const { upstream, supervised } = await openOlder({ start: START, until: END });
+  const ended = assert.rejects(supervised, { sqlstate: '08006', message: /due to timeout$/ });
+  upstream.heard();
+  await upstream.clock.pass(4_999);
+  assert.equal(upstream.heard().length, 0);
+  await upstream.clock.pass(1);
+  assert.equal(decodeStatusUpdate(upstream.heard().subarray(5)).replyRequested, true);
+
+  // Anything that is said begins the time anew.
+  await upstream.say(encodeKeepalive({ walEnd: END, sentAt: 1n, replyRequested: false }));
+  await upstream.clock.pass(5_000);
+  assert.equal(decodeStatusUpdate(upstream.heard().subarray(5)).replyRequested, true);
+  await upstream.clock.pass(5_000);
+  await ended;
+});
+
+test('an upstream that does not answer START_REPLICATION is left, and asked nothing', async () => {
+  const range = { start: START, until: END, begins: false };
+  const { upstream, supervised } = await openOlder(range);
+  const ended = assert.rejects(supervised, /due to timeout$/);
+  upstream.heard();
+  await upstream.clock.pass(10_000);
+  await ended;
+  assert.equal(upstream.heard().length, 0);
+});
+
+test('an upstream that is not being read may be silent', async () => {
+  // While the reader is slow.
+  const slow = await openOlder({ start: START, until: END });
+  await sendWal(slow.upstream, 0, WAL.length);
+  for (let turn = 0; turn < 20; turn++) await settle();
+  await slow.upstream.clock.pass(30_000);
+  await goesOn(slow);
+
+  // When all has been served, and the reader is not through yet.
+  const done = await openOlder({ start: START, until: advance(START, 5_000) });
+  await sendWal(done.upstream, 0, 900_000);
+  await done.running;
+  await done.upstream.clock.pass(30_000);
+  await goesOn(done);
+});
+
+async function goesOn({ supervised, stop }: Awaited<ReturnType<typeof openOlder>>): Promise<void> {
+  stop.abort(new Error('it went on'));
+  await assert.rejects(supervised, /it went on/);
+}
+
 async function openOlder({
   start,
   until,
   segmentBytes = MB,
+  begins = true,
 }: {
   start: Lsn;
   until: Lsn;
   segmentBytes?: number;
+  begins?: boolean;
 }) {
   const upstream = new MemoryUpstream();
   const client = await upstream.connect();
@@ -138,11 +188,15 @@ async function openOlder({
     segmentBytes,
     systemIdentifier: CLUSTER,
     clock: upstream.clock,
+    timeoutMs: () => 10_000,
   });
-  const running = older.run(new AbortController().signal);
+  const stop = new AbortController();
+  const running = older.run(stop.signal);
   running.catch(() => {});
-  await upstream.say(encodeCopyBothResponse());
-  return { upstream, older, running };
+  const supervised = older.supervise(stop.signal);
+  supervised.catch(() => {});
+  if (begins) await upstream.say(encodeCopyBothResponse());
+  return { upstream, older, running, supervised, stop };
 }
 
 function frame(start: Lsn, bytes: Buffer): Buffer[] {

@@ -2,7 +2,8 @@
  * WAL from before the store's beginning, passed on from the upstream over a connection of its own.
  *
  * It is proven on the way like all other WAL: what is served ends at record ends. It lives as long
- * as one downstream reads it; at most BUFFER_BYTES_MAX are read ahead.
+ * as one downstream reads it; at most BUFFER_BYTES_MAX are read ahead. An upstream that is silent
+ * while it is being read ends it, as the receiver's stream.
  */
 import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
@@ -48,6 +49,8 @@ export interface UpstreamWalOptions {
   segmentBytes: number;
   systemIdentifier: bigint;
   clock: Clock;
+  /** wal_receiver_timeout; 0 never gives up. */
+  timeoutMs: () => number;
 }
 
 interface Block {
@@ -64,11 +67,17 @@ export class UpstreamWal implements WalSource {
   readonly #consumed = new Condition();
   #blocks: Block[] = [];
   #insideWalData = false;
+  #hasBegun = false;
+  /** Whether something is expected of the upstream: else its silence means nothing. */
+  #isReading = true;
+  #lastHeardMs: number;
+  #hasAskedForReply = false;
 
   constructor(options: UpstreamWalOptions) {
     const { client, start, segmentBytes, systemIdentifier } = options;
     this.#options = options;
     this.#client = client;
+    this.#lastHeardMs = options.clock.monotonicMs();
     this.served = new Watermark(start);
     this.#walker = new WalWalker({
       segmentBytes,
@@ -80,18 +89,71 @@ export class UpstreamWal implements WalSource {
 
   /** Reads from the upstream until `until` is served; throws the upstream's refusal. */
   async run(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const { connection } = this.#client;
+    const interrupt = (): void => connection.stopReading(signal.reason as Error);
+    signal.addEventListener('abort', interrupt, { once: true });
+    try {
+      await this.#receive(signal);
+    } finally {
+      this.#isReading = false;
+      signal.removeEventListener('abort', interrupt);
+    }
+  }
+
+  /** Watches over wal_receiver_timeout until `signal` aborts; rejects once the time is over. */
+  async supervise(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    for (;;) {
+      const timeoutMs = this.#options.timeoutMs();
+      await clock.sleep(timeoutMs > 0 ? Math.min(timeoutMs / 10, 1000) : 1000, signal);
+      if (timeoutMs === 0 || !this.#isReading) continue;
+      const silentMs = clock.monotonicMs() - this.#lastHeardMs;
+      if (silentMs >= timeoutMs) {
+        throw new WalcadeError(
+          SQLSTATE.CONNECTION_FAILURE,
+          'terminating WAL receiver due to timeout',
+          { detail: `The upstream has sent nothing for ${Math.round(silentMs)} ms.` },
+        );
+      }
+      if (silentMs >= timeoutMs / 2 && this.#hasBegun && !this.#hasAskedForReply) {
+        this.#hasAskedForReply = true;
+        // Not waited for: an upstream that takes nothing either is silent all the same.
+        this.#reply({ replyRequested: true }).catch(() => {});
+      }
+    }
+  }
+
+  async #receive(signal: AbortSignal): Promise<void> {
     const { timeline, until } = this.#options;
     const start = this.#walker.received;
     const answer = await this.#client.startCopyBoth(formatStartReplication({ start, timeline }));
+    this.#heard();
     if (answer.kind === 'results') throw this.#endedEarly();
+    this.#hasBegun = true;
     while (this.served.value < until) {
-      for (const message of await this.#client.connection.read()) await this.#take(message);
-      while (this.#bufferedBytes() > BUFFER_BYTES_MAX) {
-        // The upstream's keepalives wait behind its WAL, so they are answered before they are read.
-        await this.#consumed.waitAtMost(BLOCKED_REPLY_INTERVAL_MS, this.#options.clock, signal);
-        await this.#reply();
-      }
+      const messages = await this.#client.connection.read();
+      this.#heard();
+      for (const message of messages) await this.#take(message);
+      await this.#waitForReader(signal);
     }
+  }
+
+  async #waitForReader(signal: AbortSignal): Promise<void> {
+    if (this.#bufferedBytes() <= BUFFER_BYTES_MAX) return;
+    this.#isReading = false;
+    while (this.#bufferedBytes() > BUFFER_BYTES_MAX) {
+      // The upstream's keepalives wait behind its WAL, so they are answered before they are read.
+      await this.#consumed.waitAtMost(BLOCKED_REPLY_INTERVAL_MS, this.#options.clock, signal);
+      await this.#reply();
+    }
+    this.#isReading = true;
+    this.#heard();
+  }
+
+  #heard(): void {
+    this.#lastHeardMs = this.#options.clock.monotonicMs();
+    this.#hasAskedForReply = false;
   }
 
   read(start: Lsn, end: Lsn): WalChunk {
@@ -121,12 +183,12 @@ export class UpstreamWal implements WalSource {
     if (decodeKeepalive(body).replyRequested) await this.#reply();
   }
 
-  async #reply(): Promise<void> {
+  async #reply({ replyRequested } = { replyRequested: false }): Promise<void> {
     const { received } = this.#walker;
     const sentAt = this.#options.clock.timestampUs();
     // Flush 0/0: this connection keeps nothing durably and takes part in no synchronous commit.
     const positions = { write: received, flush: INVALID_LSN, apply: INVALID_LSN };
-    const update = encodeStatusUpdate({ ...positions, sentAt, replyRequested: false });
+    const update = encodeStatusUpdate({ ...positions, sentAt, replyRequested });
     await this.#client.connection.send(update);
   }
 

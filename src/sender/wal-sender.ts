@@ -24,8 +24,8 @@ import { isInHistory, switchPointOf } from '../wal/history.ts';
 import { INVALID_LSN, type Lsn, type TimelineId, formatLsn, lsn, minLsn } from '../wal/lsn.ts';
 import type { Downstream } from './downstreams.ts';
 import type { SenderContext } from './sender-context.ts';
+import { passOlderWalOn } from './older-wal.ts';
 import { type CopyEnd, StatusListener } from './status-listener.ts';
-import { UpstreamWal } from './upstream-wal.ts';
 import { feedWal } from './wal-feed.ts';
 import { type WalSource, storeSource } from './wal-source.ts';
 
@@ -220,32 +220,11 @@ export class WalSender {
     }
   }
 
-  async #feedFromUpstream(plan: StreamPlan, until: Lsn, signal: AbortSignal): Promise<void> {
-    const context = this.#context;
-    const client = await context.connectUpstream(signal);
-    const interrupt = (): void => client.connection.stopReading(signal.reason as Error);
-    signal.addEventListener('abort', interrupt, { once: true });
-    try {
-      const source = new UpstreamWal({
-        client,
-        timeline: plan.timeline,
-        start: this.#downstream.sent,
-        until,
-        segmentBytes: context.store.segmentBytes,
-        systemIdentifier: context.systemIdentifier,
-        clock: context.clock,
-      });
-      await endTogether(signal, [
-        async (group) => {
-          await source.run(group);
-          await source.served.waitPast(until, forever(context, group));
-        },
-        (group) => this.#feedFrom(source, until, group),
-      ]);
-    } finally {
-      signal.removeEventListener('abort', interrupt);
-      await client.close();
-    }
+  #feedFromUpstream({ timeline }: StreamPlan, until: Lsn, signal: AbortSignal): Promise<void> {
+    const range = { timeline, start: this.#downstream.sent, until };
+    return passOlderWalOn(this.#context, range, signal, (source, group) =>
+      this.#feedFrom(source, until, group),
+    );
   }
 
   /** Sends what is left and waits until the downstream has it, as walsender.c, WalSndDone(). */
@@ -267,10 +246,6 @@ export class WalSender {
     const { sent, write, flush } = this.#downstream;
     return (flush === INVALID_LSN ? write : flush) >= sent;
   }
-}
-
-function forever({ clock }: SenderContext, signal: AbortSignal) {
-  return { timeoutMs: Number.POSITIVE_INFINITY, clock, signal };
 }
 
 /** `promise`, or the signal's reason if that comes first; what `promise` gives is not lost. */

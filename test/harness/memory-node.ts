@@ -35,7 +35,11 @@ export class MemoryNode {
       downstreams: new DownstreamTable(store.slots),
       backupStarts: new Set(),
       systemIdentifier: CLUSTER,
-      settings: () => ({ walSenderTimeoutMs: 60_000, logReplicationCommands: false }),
+      settings: () => ({
+        walSenderTimeoutMs: 60_000,
+        walReceiverTimeoutMs: 60_000,
+        logReplicationCommands: false,
+      }),
       upstreamSettings: () => settings,
       shownSettings: () => [
         { name: 'wal_segment_size', value: '1MB', description: 'How large segments are.' },
