@@ -31,6 +31,9 @@ import { type WalSource, storeSource } from './wal-source.ts';
 
 const END_OF_TIME: Lsn = lsn(0xffff_ffff_ffff_ffffn);
 
+/** How often a downstream is asked for its positions while the node waits to stop. */
+const DRAIN_REPLY_INTERVAL_MS = 1000;
+
 export interface WalSenderOptions {
   connection: Connection;
   downstream: Downstream;
@@ -59,7 +62,6 @@ export class WalSender {
   readonly #stopping: AbortSignal;
   readonly #listener: StatusListener;
   readonly #acknowledged = new Condition();
-  #hasAsked = false;
 
   constructor({ connection, downstream, context, stopping }: WalSenderOptions) {
     this.#connection = connection;
@@ -229,16 +231,19 @@ export class WalSender {
 
   /** Sends what is left and waits until the downstream has it, as walsender.c, WalSndDone(). */
   async #drain(plan: StreamPlan, signal: AbortSignal): Promise<void> {
-    const { store } = this.#context;
+    const { store, clock } = this.#context;
     this.#downstream.state = 'stopping';
     const until = minLsn(store.served.value, plan.next?.switchPoint ?? END_OF_TIME);
     if (this.#downstream.sent >= store.oldest && this.#downstream.sent < until) {
       await this.#feedFrom(storeSource(store, plan.timeline), until, signal);
     }
     while (!this.#hasAll()) {
-      if (!this.#hasAsked) this.#listener.sendKeepalive({ replyRequested: true });
-      this.#hasAsked = true;
-      await this.#acknowledged.wait(signal);
+      // More than once: what has been written may become durable after the answer, unreported.
+      if (clock.monotonicMs() - askedMs >= DRAIN_REPLY_INTERVAL_MS) {
+        this.#listener.sendKeepalive({ replyRequested: true });
+        askedMs = clock.monotonicMs();
+      }
+      await this.#acknowledged.waitAtMost(DRAIN_REPLY_INTERVAL_MS, clock, signal);
     }
   }
 
@@ -249,6 +254,7 @@ export class WalSender {
 }
 
 /** `promise`, or the signal's reason if that comes first; what `promise` gives is not lost. */
+    let askedMs = Number.NEGATIVE_INFINITY;
 function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const onAbort = (): void => reject(signal.reason as Error);
