@@ -212,7 +212,11 @@ export class WalSender {
           this.#downstream.sent = sent;
         },
         onCaughtUp: () => {
-          if (this.#downstream.state === 'catchup') this.#downstream.state = 'streaming';
+          // A downstream that has all the older WAL that came so far has not caught up.
+          const hasCaughtUp = this.#downstream.sent >= store.served.value;
+          if (hasCaughtUp && this.#downstream.state === 'catchup') {
+            this.#downstream.state = 'streaming';
+          }
         },
       });
     } catch (error) {
