@@ -52,6 +52,44 @@ test('a reply that is asked for comes at once and asks for none', async () => {
   assert.deepEqual([walEnd, replyRequested], [99n, false]);
 });
 
+test('replies that nobody takes are one in flight and one more, however many are asked for', async () => {
+  // A downstream that asked without reading made the node hold every reply, until it ran out.
+  const { say, connection, near } = listen();
+  near.pause();
+  let sends = 0;
+  const send = connection.send.bind(connection);
+  connection.send = (bytes) => {
+    sends++;
+    return send(bytes);
+  };
+  // The downstream's side is full: what is sent now is in flight until it reads.
+  const filling = connection.send(Buffer.alloc(200_000));
+  const asking = encodeStatusUpdate({ ...STATUS, replyRequested: true });
+  for (let asked = 0; asked < 100; asked++) await say(asking);
+  assert.equal(sends, 2);
+  near.resume();
+  await filling;
+  await settle();
+  assert.equal(sends, 3);
+  await say(asking);
+  assert.equal(sends, 4);
+});
+
+test('listening that is called off leaves what comes to who reads next', async () => {
+  const { say, connection, ended, stop } = listen();
+  stop.abort(new Error('the command has failed'));
+  await assert.rejects(ended, /the command has failed/);
+  await say(message('Q', Buffer.from('SHOW x\0')));
+  assert.equal((await connection.next()).type, 'Q'.charCodeAt(0));
+});
+
+test('no keepalive follows the end of a copy', async () => {
+  const { say, heard, endKeepalives } = listen();
+  endKeepalives();
+  await say(encodeStatusUpdate({ ...STATUS, replyRequested: true }));
+  assert.equal(heard.length, 0);
+});
+
 test('feedback stays with the session, or with its slot', async () => {
   const { say, downstream, news } = listen();
   const feedback = encodeHotStandbyFeedback({ sentAt: 1n, xmin: 700n, catalogXmin: 600n });
@@ -148,15 +186,19 @@ function listen(timeoutMs = 60_000) {
     downstream,
     clock,
     timeoutMs: () => timeoutMs,
+    walEnd: () => downstream.sent,
     onStatus: () => news.status++,
     onFeedback: () => news.feedback++,
   });
-  const ended = listener.listen();
+  const stop = new AbortController();
+  const ended = listener.listen(stop.signal);
   ended.catch(() => {});
   const say = async (bytes: Buffer): Promise<void> => {
     near.write(bytes);
     await settle();
   };
   const supervise = (signal: AbortSignal): Promise<void> => listener.supervise(signal);
-  return { say, heard, downstream, connection, clock, news, ended, supervise };
+  const endKeepalives = (): void => listener.endKeepalives();
+  const stream = { near, connection, clock, stop };
+  return { say, heard, downstream, news, ended, supervise, endKeepalives, ...stream };
 }

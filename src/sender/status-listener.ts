@@ -15,7 +15,7 @@ import {
   decodeStatusUpdate,
   encodeKeepalive,
 } from '../protocol/replication-messages.ts';
-import { INVALID_LSN } from '../wal/lsn.ts';
+import { INVALID_LSN, type Lsn } from '../wal/lsn.ts';
 import type { Downstream } from './downstreams.ts';
 
 /** How the downstream left the copy: by CopyDone, or for good by Terminate. */
@@ -26,6 +26,8 @@ export interface StatusListenerOptions {
   downstream: Downstream;
   clock: Clock;
   timeoutMs: () => number;
+  /** How far the downstream has been sent WAL, as keepalives tell it. */
+  walEnd: () => Lsn;
   /** Positions have moved. */
   onStatus: () => void;
   /** What is asked to be kept may have changed. */
@@ -39,6 +41,10 @@ export class StatusListener {
   readonly #options: StatusListenerOptions;
   #lastHeardMs: number;
   #hasAskedForReply = false;
+  /** One is in flight; what is asked for meanwhile is one more, however often it is. */
+  #isSendingKeepalive = false;
+  #wantedKeepalive: { replyRequested: boolean } | undefined;
+  #isCopyOver = false;
 
   constructor(options: StatusListenerOptions) {
     this.#options = options;
@@ -48,10 +54,13 @@ export class StatusListener {
     this.#lastHeardMs = options.clock.monotonicMs();
   }
 
-  /** Listens until the downstream ends the copy; rejects when the connection breaks off. */
-  async listen(): Promise<CopyEnd> {
+  /**
+   * Listens until the downstream ends the copy; rejects when the connection breaks off, and when
+   * `signal` aborts: what comes then is for who reads next.
+   */
+  async listen(signal: AbortSignal): Promise<CopyEnd> {
     for (;;) {
-      const { type, body } = await this.#connection.next();
+      const { type, body } = await this.#connection.next(signal);
       this.#lastHeardMs = this.#clock.monotonicMs();
       this.#hasAskedForReply = false;
       if (type === FRONTEND.COPY_DONE) return 'copy-done';
@@ -91,10 +100,29 @@ export class StatusListener {
 
   /** Tells the downstream how far it has been sent; it need not be able to take it now. */
   sendKeepalive({ replyRequested }: { replyRequested: boolean }): void {
-    const sentAt = this.#clock.timestampUs();
-    const keepalive = encodeKeepalive({ walEnd: this.#downstream.sent, sentAt, replyRequested });
+    if (this.#isCopyOver) return;
+    const isReplyWanted = replyRequested || this.#wantedKeepalive?.replyRequested === true;
+    this.#wantedKeepalive = { replyRequested: isReplyWanted };
     // A connection that breaks is noticed by who reads from it.
-    this.#connection.send(keepalive).catch(() => {});
+    if (!this.#isSendingKeepalive) this.#sendKeepalives().catch(() => {});
+  }
+
+  /** The copy is about to be ended: nothing but its results may follow, so no keepalives. */
+  endKeepalives(): void {
+    this.#isCopyOver = true;
+    this.#wantedKeepalive = undefined;
+  }
+
+  async #sendKeepalives(): Promise<void> {
+    this.#isSendingKeepalive = true;
+    while (this.#wantedKeepalive !== undefined) {
+      const { replyRequested } = this.#wantedKeepalive;
+      this.#wantedKeepalive = undefined;
+      const sentAt = this.#clock.timestampUs();
+      const walEnd = this.#options.walEnd();
+      await this.#connection.send(encodeKeepalive({ walEnd, sentAt, replyRequested }));
+    }
+    this.#isSendingKeepalive = false;
   }
 
   async #take(body: Buffer): Promise<void> {

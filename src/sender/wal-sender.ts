@@ -73,6 +73,8 @@ export class WalSender {
       downstream,
       clock: context.clock,
       timeoutMs: () => context.settings().walSenderTimeoutMs,
+      // A downstream may ask for more than there is here, and is not told that it was sent that.
+      walEnd: () => minLsn(downstream.sent, context.store.served.value),
       onStatus: () => this.#acknowledged.notify(),
       onFeedback: () => context.downstreams.feedbackChanged.notify(),
     });
@@ -123,45 +125,53 @@ export class WalSender {
   }
 
   async #stream(plan: StreamPlan): Promise<SenderOutcome> {
-    const isAtSwitchPoint = plan.next?.switchPoint === plan.start;
-    if (!isAtSwitchPoint) {
-      const end = await this.#copyBoth(plan);
-      if (end === 'stopped') {
-        await this.#connection.send(encodeCommandComplete('COPY 0'));
-        return 'closed';
-      }
-      if (end === 'terminated') return 'closed';
+    if (plan.next?.switchPoint === plan.start) {
+      await this.#sendResults(plan);
+      return 'ready';
     }
-    if (plan.next !== undefined) await this.#connection.send(timelineEnd(plan.next));
-    await this.#connection.send(encodeCommandComplete('START_STREAMING'));
-    await this.#connection.send(encodeCommandComplete('START_REPLICATION'));
-    return 'ready';
+    let outcome: SenderOutcome = 'closed';
+    const copy = async (): Promise<void> => {
+      outcome = await this.#copyBoth(plan);
+    };
+    // A downstream that stops reading is ended wherever that is; the copy ends by the connection.
+    const { signal } = new AbortController();
+    await endTogether(signal, [copy, (group) => this.#listener.supervise(group)]);
+    return outcome;
   }
 
-  /** The copy: feeding and listening until one of the two sides ends it. */
-  async #copyBoth(plan: StreamPlan): Promise<CopyEnd | 'stopped'> {
+  /** The copy: feeding and listening until one of the two sides ends it, and its results. */
+  async #copyBoth(plan: StreamPlan): Promise<SenderOutcome> {
+    const { closed } = this.#connection;
     this.#downstream.state = 'catchup';
     this.#downstream.sent = plan.start;
     await this.#connection.send(encodeCopyBothResponse());
-    const listening = this.#listener.listen();
-    // Who waits for it may come later; that it failed is told to all by the connection.
-    listening.catch(() => {});
     let end: CopyEnd | 'stopped' | undefined;
     const listen = async (signal: AbortSignal): Promise<void> => {
-      const left = await abortable(listening, signal);
+      const left = await this.#listener.listen(signal);
       end ??= left;
     };
-    const supervise = (signal: AbortSignal): Promise<void> => this.#listener.supervise(signal);
     const feed = async (signal: AbortSignal): Promise<void> => {
       const fed = await this.#feedOrStop(plan, signal);
       end ??= fed;
     };
-    await endTogether(this.#connection.closed, [feed, listen, supervise]);
-    if (end === 'stopped' || end === 'terminated') return end;
+    try {
+      await endTogether(closed, [feed, listen]);
+    } finally {
+      this.#listener.endKeepalives();
+    }
+    if (end === 'stopped') await this.#connection.send(encodeCommandComplete('COPY 0'));
+    if (end === 'stopped' || end === 'terminated') return 'closed';
     await this.#connection.send(COPY_DONE);
-    // A downstream that does not answer the end of the copy is not waited for any longer either.
-    if (end === undefined) await endTogether(this.#connection.closed, [listen, supervise]);
-    return end ?? 'copy-done';
+    end ??= await this.#listener.listen(closed);
+    if (end === 'terminated') return 'closed';
+    await this.#sendResults(plan);
+    return 'ready';
+  }
+
+  async #sendResults({ next }: StreamPlan): Promise<void> {
+    if (next !== undefined) await this.#connection.send(timelineEnd(next));
+    await this.#connection.send(encodeCommandComplete('START_STREAMING'));
+    await this.#connection.send(encodeCommandComplete('START_REPLICATION'));
   }
 
   /** Feeds to the end of the plan; `stopped` when the node stops and all was acknowledged. */
@@ -241,6 +251,7 @@ export class WalSender {
     if (this.#downstream.sent >= store.oldest && this.#downstream.sent < until) {
       await this.#feedFrom(storeSource(store, plan.timeline), until, signal);
     }
+    let askedMs = Number.NEGATIVE_INFINITY;
     while (!this.#hasAll()) {
       // More than once: what has been written may become durable after the answer, unreported.
       if (clock.monotonicMs() - askedMs >= DRAIN_REPLY_INTERVAL_MS) {
@@ -255,16 +266,6 @@ export class WalSender {
     const { sent, write, flush } = this.#downstream;
     return (flush === INVALID_LSN ? write : flush) >= sent;
   }
-}
-
-/** `promise`, or the signal's reason if that comes first; what `promise` gives is not lost. */
-    let askedMs = Number.NEGATIVE_INFINITY;
-function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason as Error);
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }
 
 /** Which timeline follows the one that was streamed, and from where (WalSndDone's result set). */

@@ -29,7 +29,10 @@ export class ManualClock implements Clock {
   sleep(delayMs: number, signal: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       if (signal.aborted) return reject(signal.reason as Error);
-      const timer = this.setTimer(delayMs, resolve);
+      const timer = this.setTimer(delayMs, () => {
+        signal.removeEventListener('abort', onAbort);
+        resolve();
+      });
       const onAbort = (): void => {
         timer.cancel();
         reject(signal.reason as Error);
