@@ -4,9 +4,10 @@ import { type TestContext, test } from 'node:test';
 import { MemoryPrimary, type MemoryPrimaryScript } from '../../test/harness/memory-primary.ts';
 import { settle } from '../../test/harness/manual-clock.ts';
 import { StoreUnderTest, WAL, newNodeDisk } from '../../test/harness/test-store.ts';
-import { START } from '../../test/harness/wal-walks.ts';
+import { START, made } from '../../test/harness/wal-walks.ts';
 import { AssertionFailed, assert as invariant } from '../base/assert.ts';
 import { Condition } from '../base/condition.ts';
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { type LogEntry, createLog } from '../base/log.ts';
 import {
   COPY_DONE,
@@ -15,8 +16,9 @@ import {
   encodeReadyForQuery,
   encodeRowDescription,
 } from '../protocol/backend-messages.ts';
+import { encodeErrorResponse } from '../protocol/error-response.ts';
 import { HistoryFiles } from '../store/history-files.ts';
-import { parseLsn, timelineId } from '../wal/lsn.ts';
+import { advance, formatLsn, parseLsn, timelineId } from '../wal/lsn.ts';
 import { WalReceiver } from './wal-receiver.ts';
 
 const SECOND = '1\t0/100000\tno recovery target specified\n';
@@ -54,6 +56,34 @@ test('an upstream whose history of the same timeline is another one is refused',
   assert.deepEqual(primary.asked('START_REPLICATION'), []);
   assert.deepEqual([log[0]?.level, log[0]?.sqlstate], ['error', '58P02']);
   assert.equal((await histories.read(timelineId(3)))?.toString(), THIRD);
+});
+
+test('WAL that was reported, proved corrupt, and is gone upstream, is explained', async (t) => {
+  // A slot lets go of a segment whose end was reported, even if a record in it is unproven yet.
+  const { wal } = made([{ bodyBytes: 500_000 }, { bodyBytes: 1_200_000 }, { bodyBytes: 100 }]);
+  const { primary, node, log } = await receive(t, { walEnd: advance(START, wal.length) });
+  wal.writeUInt8(wal.readUInt8(1_500_000) ^ 1, 1_500_000);
+  const whole = 1_600_000;
+  await primary.sendWal(START, wal.subarray(0, whole), advance(START, wal.length));
+  for (let turn = 0; turn < 5; turn += 1) await settle();
+  assert.equal(node.store.flushed, advance(START, whole));
+  await primary.sendWal(advance(START, whole), wal.subarray(whole), advance(START, wal.length));
+  for (let turn = 0; turn < 100 && primary.connections < 2; turn += 1) {
+    await primary.clock.pass(100);
+  }
+  await settle();
+  assert.equal(primary.asked('START_REPLICATION').length, 2);
+  const gone = 'requested WAL segment 000000010000000000000001 has already been removed';
+  await primary.say(encodeErrorResponse(new WalcadeError(SQLSTATE.UNDEFINED_FILE, gone), 'ERROR'));
+  const needed = formatLsn(node.store.received);
+  const { level, message, detail, hint } = log.at(-1) ?? assert.fail();
+  assert.deepEqual([level, message], ['error', gone]);
+  assert.equal(
+    detail,
+    `This node needs WAL from ${needed} on. It had reported all up to ` +
+      `${formatLsn(advance(START, whole))} as durable before that proved corrupt.`,
+  );
+  assert.match(hint ?? '', /^Point primary_conninfo at a server that still has this WAL/);
 });
 
 test('an invariant that does not hold ends the receiver, and is not tried again', async (t) => {

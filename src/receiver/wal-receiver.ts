@@ -16,15 +16,16 @@ import type { Condition } from '../base/condition.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
+import { UpstreamError } from '../protocol/error-response.ts';
 import { describeAddress } from '../protocol/network.ts';
 import { formatStartReplication } from '../protocol/replication-command.ts';
 import type { ControlFile } from '../store/control-file.ts';
 import type { HistoryFiles } from '../store/history-files.ts';
 import type { WalStore } from '../store/wal-store.ts';
 import { WalCorruption } from '../wal/corruption.ts';
-import { INVALID_LSN, type Lsn, type TimelineId, formatLsn } from '../wal/lsn.ts';
+import { INVALID_LSN, type Lsn, type TimelineId, formatLsn, maxLsn } from '../wal/lsn.ts';
 import type { Feedback } from './status-report.ts';
-import { timelineEndBehind } from './timeline-end.ts';
+import { type TimelineEnd, timelineEndBehind } from './timeline-end.ts';
 import { checkSameHistory, fetchHistories } from './upstream-histories.ts';
 import {
   type UpstreamIdentity,
@@ -87,6 +88,8 @@ export class WalReceiver {
   #status: ReceiverStatus = { state: 'stopped', upstreamPath: [] };
   #failures = 0;
   #lastMessage: string | undefined;
+  /** The highest position that was durable before a rewind: the upstream may know of it. */
+  #flushedAtMost: Lsn = INVALID_LSN;
   /** Ends the current round; undefined outside of `run`. */
   #restarting: AbortController | undefined;
 
@@ -108,7 +111,7 @@ export class WalReceiver {
       const round = AbortSignal.any([signal, this.#restarting.signal]);
       try {
         await this.#store.drained(round);
-        if (this.#store.needsRewind) await this.#store.rewind(round);
+        if (this.#store.needsRewind) await this.#rewind(round);
         await this.#receive(round);
       } catch (error) {
         if (error instanceof AssertionFailed) throw error;
@@ -146,9 +149,8 @@ export class WalReceiver {
       this.#status.upstream = describeAddress(client.address);
       await this.#answered(client, () => this.#checkUpstream(client));
       for (;;) {
-        const upstreamTimeline = await this.#waitUntilAhead(client, signal);
-        const history = await this.#options.histories.history(upstreamTimeline);
-        const behind = timelineEndBehind(history, this.#store);
+        const identity = await this.#waitUntilAhead(client, signal);
+        const behind = await this.#findTimelineEnd(client, identity);
         const end: StreamEnd =
           behind === undefined
             ? await this.#stream(client, signal)
@@ -219,16 +221,29 @@ export class WalReceiver {
   /**
    * Waits while the upstream is behind what is stored here, as it may be after a crash or a restart
    * (walreceiver.c does so since the minor releases of August 2026). Nothing is ever overwritten.
-   * Gives the upstream's timeline.
+   * Gives what the upstream has become.
    */
-  async #waitUntilAhead(client: ReplicationClient, signal: AbortSignal): Promise<TimelineId> {
+  async #waitUntilAhead(client: ReplicationClient, signal: AbortSignal): Promise<UpstreamIdentity> {
     for (;;) {
-      const { timeline, walEnd } = await this.#answered(client, () => identifySystem(client));
+      const identity = await this.#answered(client, () => identifySystem(client));
+      const { timeline, walEnd } = identity;
       const { received } = this.#store;
-      if (timeline !== this.#store.timeline || walEnd >= received) return timeline;
+      if (timeline !== this.#store.timeline || walEnd >= received) return identity;
       this.#wait(`upstream is at ${formatLsn(walEnd)}, behind this node at ${formatLsn(received)}`);
       await this.#clock.sleep(this.#options.settings().retryIntervalMs, signal);
     }
+  }
+
+  /** The end of this node's timeline if there is no more to ask for; see timelineEndBehind(). */
+  async #findTimelineEnd(
+    client: ReplicationClient,
+    identity: UpstreamIdentity,
+  ): Promise<TimelineEnd | undefined> {
+    if (identity.timeline === this.#store.timeline) return undefined;
+    // The upstream may have been promoted since it was checked.
+    await this.#answered(client, () => this.#fetchHistories(client, identity));
+    const history = await this.#options.histories.history(identity.timeline);
+    return timelineEndBehind(history, this.#store);
   }
 
   async #stream(client: ReplicationClient, signal: AbortSignal): Promise<StreamEnd> {
@@ -264,7 +279,34 @@ export class WalReceiver {
         this.#lastMessage = undefined;
       },
     });
-    return stream.run(signal);
+    try {
+      return await stream.run(signal);
+    } catch (error) {
+      throw this.#explainMissingWal(error);
+    }
+  }
+
+  async #rewind(signal: AbortSignal): Promise<void> {
+    this.#flushedAtMost = maxLsn(this.#flushedAtMost, this.#store.flushed);
+    await this.#store.rewind(signal);
+  }
+
+  /** What is to be done about WAL that the upstream has not any more; other errors as they are. */
+  #explainMissingWal(error: unknown): unknown {
+    if (!(error instanceof UpstreamError) || error.sqlstate !== SQLSTATE.UNDEFINED_FILE) {
+      return error;
+    }
+    const needed = this.#store.received;
+    const facts = [`This node needs WAL from ${formatLsn(needed)} on.`];
+    if (this.#flushedAtMost > needed) {
+      const flushed = formatLsn(this.#flushedAtMost);
+      facts.push(`It had reported all up to ${flushed} as durable before that proved corrupt.`);
+    }
+    return new WalcadeError(error.sqlstate, error.message, {
+      detail: facts.join(' '),
+      hint: 'Point primary_conninfo at a server that still has this WAL, or make the node anew.',
+      cause: error,
+    });
   }
 
   #reportShutdown(): void {
