@@ -7,7 +7,6 @@
  * travels inside CopyData in replication-messages.ts.
  */
 import { ByteReader, cstring, int16, int32, int8, message, uint16, uint32 } from './bytes.ts';
-import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 
 export { BACKEND, FRONTEND, MESSAGE_TYPE } from './message-type.ts';
 
@@ -216,20 +215,6 @@ export function decodeParameterStatus(body: Uint8Array): { name: string; value: 
 /** A replication session is never inside a transaction, so the status is always idle. */
 export function encodeReadyForQuery(): Buffer {
   return message('Z', Buffer.from('I'));
-}
-
-export type TransactionStatus = 'idle' | 'in-transaction' | 'failed-transaction';
-
-export function decodeReadyForQuery(body: Uint8Array): TransactionStatus {
-  const reader = new ByteReader(body, 'Z', 1);
-  const status = String.fromCharCode(reader.uint8());
-  reader.end();
-  if (status === 'I') return 'idle';
-  if (status === 'T') return 'in-transaction';
-  if (status === 'E') return 'failed-transaction';
-  throw new WalcadeError(SQLSTATE.PROTOCOL_VIOLATION, 'invalid message format', {
-    detail: `Message "Z" has the transaction status "${status}", I, T or E is needed.`,
-  });
 }
 
 export interface ColumnDescription {

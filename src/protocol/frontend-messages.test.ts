@@ -4,12 +4,10 @@ import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { WalcadeError } from '../base/errors.ts';
 import {
-  decodeCopyFail,
   decodePassword,
   decodeQuery,
   decodeSaslInitialResponse,
   encodeCopyData,
-  encodeCopyFail,
   encodePassword,
   encodeQuery,
   encodeSaslInitialResponse,
@@ -25,7 +23,6 @@ test('each message has the bytes of the manual', () => {
   assert.equal(hex(encodeSaslInitialResponse('S', 'n,,')), '700000000d5300000000036e2c2c');
   assert.equal(hex(encodeSaslResponse('c=')), '7000000006633d');
   assert.equal(hex(encodeCopyData(Buffer.from('r'))), '640000000572');
-  assert.equal(hex(encodeCopyFail('no')), '66000000076e6f00');
   assert.equal(hex(encodeTerminate()), '5800000004');
 });
 
@@ -35,7 +32,6 @@ test('a SASL first message without data has the length -1', () => {
 });
 
 const decoders: Record<string, (body: Uint8Array) => unknown> = {
-  CopyFail: decodeCopyFail,
   Password: decodePassword,
   Query: decodeQuery,
   SASLInitialResponse: decodeSaslInitialResponse,
@@ -43,7 +39,6 @@ const decoders: Record<string, (body: Uint8Array) => unknown> = {
 
 test('a message that is cut anywhere or goes on after its end is refused', () => {
   const bodies: [(body: Uint8Array) => unknown, Buffer][] = [
-    [decodeCopyFail, encodeCopyFail('reason')],
     [decodePassword, encodePassword('reason')],
     [decodeQuery, encodeQuery('reason')],
     [decodeSaslInitialResponse, encodeSaslInitialResponse('S', 'n,,')],
@@ -64,7 +59,6 @@ test('every text comes back as it was sent', () => {
     fc.property(text, fc.uint8Array(), (value, bytes) => {
       assert.equal(decodeQuery(encodeQuery(value).subarray(5)), value);
       assert.equal(decodePassword(encodePassword(value).subarray(5)), value);
-      assert.equal(decodeCopyFail(encodeCopyFail(value).subarray(5)), value);
       const data = Buffer.from(bytes);
       const encoded = encodeSaslInitialResponse(value, data);
       assert.deepEqual(decodeSaslInitialResponse(encoded.subarray(5)), { mechanism: value, data });

@@ -10,15 +10,6 @@ export function encodeCopyData(body: Uint8Array): Buffer {
   return message('d', body);
 }
 
-/** Ends a copy with an error; `reason` appears in the server's. */
-export function encodeCopyFail(reason: string): Buffer {
-  return message('f', cstring(reason));
-}
-
-export function decodeCopyFail(body: Uint8Array): string {
-  return decodeOneString(body, 'f');
-}
-
 /** A password, or the md5 answer to a salt. */
 export function encodePassword(password: string): Buffer {
   return message('p', cstring(password));

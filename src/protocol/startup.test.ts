@@ -13,7 +13,6 @@ import {
   encodeSslRequest,
   encodeStartup,
   negotiation,
-  parseSessionOptions,
   parseStartupPacket,
   replicationMode,
 } from './startup.ts';
@@ -219,40 +218,4 @@ test('an application name is printable and as long as a name may be', () => {
   ] as const) {
     assert.equal(cleanApplicationName(name), clean);
   }
-});
-
-test('settings are read from options, and all else is passed over', () => {
-  const cases: [string, [string, string][]][] = [
-    ['', []],
-    ['-c wal_sender_timeout=5000', [['wal_sender_timeout', '5000']]],
-    ['-cgeqo=off', [['geqo', 'off']]],
-    ['  --Wal-Sender-Timeout=5s\t', [['wal_sender_timeout', '5s']]],
-    [
-      '-c a=1 -c b=2 --a=3',
-      [
-        ['a', '3'],
-        ['b', '2'],
-      ],
-    ],
-    ['-c a=x\\ y\\\\z', [['a', 'x y\\z']]],
-    ['-c a=b=c', [['a', 'b=c']]],
-    ['-c a=', [['a', '']]],
-    ['-c', []],
-    ['-c a', []],
-    ['-c =1 -- --x -d 5 foo=bar', []],
-    ['-c a=1\\', [['a', '1']]],
-  ];
-  for (const [options, settings] of cases) {
-    assert.deepEqual([...parseSessionOptions(options)], settings, options);
-  }
-});
-
-test('any options are read without an error', () => {
-  const part = fc.constantFrom('-c', '--', '=', ' ', '\\', 'a', 'b-c', '\n');
-  fc.assert(
-    fc.property(fc.array(part), fc.string(), (parts, noise) => {
-      parseSessionOptions(parts.join(''));
-      parseSessionOptions(noise);
-    }),
-  );
 });

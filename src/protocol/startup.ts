@@ -2,8 +2,8 @@
  * The first packet of a connection: parsed as PostgreSQL's ProcessStartupPacket() does, with its
  * texts and SQLSTATEs, and encoded for an upstream. It is the one message without a type byte.
  *
- * What is not understood is never refused: unrecognised parameters are settings, protocol
- * extensions are negotiated away, and parts of `options` that make no sense are passed over.
+ * What is not understood is never refused: unrecognised parameters are settings, and protocol
+ * extensions are negotiated away.
  */
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { CANCEL_KEY_BYTES_MAX, type ProtocolNegotiation } from './backend-messages.ts';
@@ -183,28 +183,4 @@ export function cleanApplicationName(name: string): string {
       : `\\x${byte.toString(16).padStart(2, '0')}`,
   );
   return clean.join('').slice(0, NAME_BYTES_MAX);
-}
-
-/**
- * The settings in the startup parameter `options`, names in lower case, `-` in a name as `_`. Of a
- * name that occurs twice, the last value. Anything that is not a setting is passed over.
- */
-export function parseSessionOptions(options: string): Map<string, string> {
-  const settings = new Map<string, string>();
-  const words = splitOptions(options);
-  for (let index = 0; index < words.length; index++) {
-    const word = words[index] ?? '';
-    let setting: string | undefined;
-    if (word === '-c') setting = words[++index];
-    else if (word.startsWith('--') || word.startsWith('-c')) setting = word.slice(2);
-    const match = /^([^=]+)=(.*)$/s.exec(setting ?? '');
-    if (match) settings.set((match[1] ?? '').toLowerCase().replaceAll('-', '_'), match[2] ?? '');
-  }
-  return settings;
-}
-
-/** Words apart by white space; a backslash keeps the next character (pg_split_opts()). */
-function splitOptions(options: string): string[] {
-  const words = options.match(/(?:\\[\s\S]|[^\\ \t\n\r\f\v])+/g) ?? [];
-  return words.map((word) => word.replace(/\\([\s\S])/g, '$1'));
 }
