@@ -51,6 +51,9 @@ export interface NodeOptions {
 
 type NodeConfig = Awaited<ReturnType<typeof loadConfig>>;
 
+/** The receiver begins anew when one of these has changed. */
+const UPSTREAM_PARAMETERS = ['primaryConninfo', 'primarySlotName'] as const;
+
 /** How long downstreams may take to acknowledge the rest when wal_sender_timeout is off. */
 const STOP_TIMEOUT_MS = 60_000;
 
@@ -259,6 +262,7 @@ class Node {
       const config = await loadConfig(directory);
       const hbaRules = await loadHba(directory);
       const needRestart = this.#changedButForRestart(config);
+      const followed = UPSTREAM_PARAMETERS.find((key) => config[key] !== this.#config[key]);
       for (const name of needRestart) {
         log.log(`parameter "${name}" cannot be changed without restarting the node`);
       }
@@ -267,6 +271,9 @@ class Node {
       this.#options.onLogLevel?.(config.logMinMessages);
       this.#downstreams.feedbackChanged.notify();
       log.log('configuration files were read again');
+      if (followed !== undefined) {
+        this.#receiver.restart(`parameter "${PARAMETERS[followed].name}" has changed`);
+      }
       return { error: null, needRestart };
     } catch (error) {
       log.error(error);
