@@ -151,7 +151,8 @@ async function walkFiles(
   for (const { name, bytes, start } of run) {
     if (bytes !== folder.segmentBytes) {
       const wanted = folder.segmentBytes;
-      const text = `segment ${name} has ${bytes} bytes, ${wanted} are needed, at ${formatLsn(start)}`;
+      const sizes = `has ${bytes} bytes, ${wanted} are needed`;
+      const text = `segment ${name} ${sizes}, at ${formatLsn(start)}`;
       return { text, position: walker.proven };
     }
     const file = await fs.open(join(folder.path, name), 'r');

@@ -13,7 +13,7 @@ export interface TimelineEnd {
 /**
  * The end of the node's timeline in the upstream's `history`, if the node has all of it already and
  * only a part of a record lies beyond: a record that nobody finished, as its primary died. That is
- * no fork, but the upstream would refuse to stream from there. Else undefined: the upstream is asked.
+ * no fork, but the upstream would refuse to stream from there. Else undefined: it is asked.
  */
 export function timelineEndBehind(
   history: TimelineHistory,
