@@ -23,7 +23,7 @@ import type { ControlFile } from '../store/control-file.ts';
 import type { HistoryFiles } from '../store/history-files.ts';
 import type { WalStore } from '../store/wal-store.ts';
 import { WalCorruption } from '../wal/corruption.ts';
-import { INVALID_LSN, type Lsn, type TimelineId, formatLsn, maxLsn } from '../wal/lsn.ts';
+import { INVALID_LSN, type Lsn, formatLsn, maxLsn } from '../wal/lsn.ts';
 import type { Feedback } from './status-report.ts';
 import { type TimelineEnd, timelineEndBehind } from './timeline-end.ts';
 import { checkSameHistory, fetchHistories } from './upstream-histories.ts';
