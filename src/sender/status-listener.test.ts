@@ -52,7 +52,7 @@ test('a reply that is asked for comes at once and asks for none', async () => {
   assert.deepEqual([walEnd, replyRequested], [99n, false]);
 });
 
-test('replies that nobody takes are one in flight and one more, however many are asked for', async () => {
+test('replies that nobody takes are one in flight and one more at most', async () => {
   // A downstream that asked without reading made the node hold every reply, until it ran out.
   const { say, connection, near } = listen();
   near.pause();

@@ -96,7 +96,7 @@ test('a downstream that ends the copy and then stops reading is ended', async ()
   await node.close();
 });
 
-test('keepalives do not claim WAL that is not here, though a start ahead of it was asked', async () => {
+test('keepalives do not claim WAL that is not here, though a later start was asked', async () => {
   const { node, take, say } = await session();
   const ahead = advance(END, 8_192);
   await say(encodeQuery(`START_REPLICATION ${formatLsn(ahead)}`));

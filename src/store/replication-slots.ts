@@ -128,13 +128,20 @@ export class ReplicationSlots {
   }
 
   /**
-   * Drops a slot for the session `pid`, its own temporary one too (ReplicationSlotAcquire()). Throws
-   * 42704 if there is none, 55006 if another session uses it.
+   * Drops a slot for the session `pid`, its own temporary one too (ReplicationSlotAcquire()).
+   * Throws 42704 if there is none, 55006 if another session uses it.
    */
   async drop(name: string, pid: number): Promise<void> {
     const slot = this.get(name);
     if (isUsedByAnother(slot, pid)) throw slotInUse(slot);
-    await this.#remove(slot);
+    const { activePid } = slot;
+    slot.activePid = pid;
+    try {
+      await this.#remove(slot);
+    } finally {
+      slot.activePid = activePid;
+      this.#released.notify();
+    }
   }
 
   /** Drops the temporary slots of a session that ends or has had an error. */
@@ -174,14 +181,16 @@ export class ReplicationSlots {
     this.#saved.set(slot.name, text);
   }
 
+  /** The slot is there until its file is not: it comes back with neither a crash nor a refusal. */
   async #remove(slot: ReplicationSlot): Promise<void> {
+    if (!slot.temporary) {
+      await this.#writes.run(async () => {
+        await removeIfThere(this.#disk, this.#path(slot.name));
+        this.#saved.delete(slot.name);
+        await this.#disk.syncDirectory(this.#directory);
+      });
+    }
     this.#slots.delete(slot.name);
-    this.#saved.delete(slot.name);
-    if (slot.temporary) return;
-    await this.#writes.run(async () => {
-      await removeIfThere(this.#disk, this.#path(slot.name));
-      await this.#disk.syncDirectory(this.#directory);
-    });
   }
 
   async #load(): Promise<void> {
