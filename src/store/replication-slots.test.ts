@@ -162,3 +162,35 @@ test('what a cut save left beside the state files is passed over', async () => {
   assert.deepEqual(slots.all(), []);
   await slots.create('s', PERSISTENT);
 });
+
+// A slot that was said to be there no more came back with the next start, and kept all WAL.
+test('a slot whose file cannot be removed is still there, free, and claims its WAL', async () => {
+  const disk = await newNodeDisk();
+  const slots = await open(disk);
+  const restartLsn = parseLsn('0/1000000');
+  await slots.create('s', { ...PERSISTENT, restartLsn });
+  let failing = 'names';
+  disk.onOperation = ({ kind }) => {
+    if (kind === failing) throw systemError('EIO');
+  };
+  for (failing of ['names', 'sync-directory']) {
+    await assert.rejects(slots.drop('s', 8), { code: 'EIO' });
+    assert.deepEqual(slots.claims().at(-1), restartLsn);
+    assert.equal(slots.get('s').activePid, undefined);
+  }
+  // What is there is saved again, and a drop that goes through drops it.
+  disk.onOperation = () => {};
+  await slots.saveAll();
+  assert.equal((await open(disk)).get('s').restartLsn, restartLsn);
+  await slots.drop('s', 8);
+  assert.deepEqual((await open(disk)).all(), []);
+});
+
+test('nobody takes a slot that is just being dropped', async () => {
+  const slots = await open(await newNodeDisk());
+  await slots.create('s', PERSISTENT);
+  const dropped = slots.drop('s', 8);
+  assert.throws(() => slots.acquire('s', 9), { sqlstate: '55006' });
+  await dropped;
+  assert.throws(() => slots.acquire('s', 9), { sqlstate: '42704' });
+});

@@ -181,7 +181,7 @@ export class ReplicationSlots {
     this.#saved.set(slot.name, text);
   }
 
-  /** The slot is there until its file is not: it comes back with neither a crash nor a refusal. */
+  /** The slot is there until its file is gone: what was said to be dropped never comes back. */
   async #remove(slot: ReplicationSlot): Promise<void> {
     if (!slot.temporary) {
       await this.#writes.run(async () => {
