@@ -1,16 +1,17 @@
 /**
  * Keeps the node's durable knowledge current while it runs, and its disk free: the control file
- * about once a second, slots and removal of WAL when a segment is complete.
+ * about once a second, slots when a segment is complete, and WAL removed as soon as it may be.
  *
- * It ends by its signal. Slots are saved before WAL is removed by what is on disk of them.
+ * It ends by its signal, or when an fsync fails. Slots are saved before WAL is removed by what is on disk of them.
  */
 import type { Clock } from '../base/clock.ts';
-import { describeSystemError } from '../base/errors.ts';
+import { WalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
+import { FsyncFailed, diskRefusal } from '../store/disk-refusal.ts';
 import type { ReplicationSlots } from '../store/replication-slots.ts';
 import { oldestKept } from '../store/retention.ts';
 import type { WalStore } from '../store/wal-store.ts';
-import { type Lsn, formatLsn } from '../wal/lsn.ts';
+import type { Lsn } from '../wal/lsn.ts';
 import { segmentStart } from '../wal/segment.ts';
 
 const CHECKPOINT_INTERVAL_MS = 1000;
@@ -27,51 +28,78 @@ export interface RetentionOptions {
 }
 
 export async function keepRetention(options: RetentionOptions, signal: AbortSignal): Promise<void> {
-  const { store, clock } = options;
+  const { store, clock, log } = options;
+  const checkpoint = new Chore(log);
+  const slots = new Chore(log);
+  const removal = new Chore(log);
   let checkpointed = store.flushed;
   let segment: Lsn | undefined;
   let slotsSavedMs = clock.monotonicMs();
   for (;;) {
     await clock.sleep(CHECKPOINT_INTERVAL_MS, signal);
     const { flushed } = store;
-    if (flushed !== checkpointed) await store.checkpoint();
-    checkpointed = flushed;
+    if (flushed !== checkpointed && (await checkpoint.run(() => store.checkpoint()))) {
+      checkpointed = flushed;
+    }
     const current = segmentStart(flushed, store.segmentBytes);
-    if (current !== segment) {
+    if (current !== segment || clock.monotonicMs() - slotsSavedMs >= SLOT_SAVE_INTERVAL_MS) {
       segment = current;
-      await saveSlots(options);
+      await slots.run(() => saveAll(options));
       slotsSavedMs = clock.monotonicMs();
-      await removeOldWal(options);
-    } else if (clock.monotonicMs() - slotsSavedMs >= SLOT_SAVE_INTERVAL_MS) {
-      await saveSlots(options);
-      slotsSavedMs = clock.monotonicMs();
+    }
+    await removal.run(() => removeOldWal(options));
+  }
+}
+
+/**
+ * What is done again and again, and may be refused for a while: that is told once, not each time,
+ * and ends nothing but when an fsync of WAL or the control file has failed.
+ */
+class Chore {
+  readonly #log: Log;
+  #told: string | undefined;
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
+
+  /** Whether `action` succeeded. */
+  async run(action: () => Promise<void>): Promise<boolean> {
+    try {
+      await action();
+      this.#told = undefined;
+      return true;
+    } catch (error) {
+      if (error instanceof FsyncFailed || !(error instanceof WalcadeError)) throw error;
+      if (error.message !== this.#told) this.#log.warning(error);
+      this.#told = error.message;
+      return false;
     }
   }
 }
 
+/** Saves the slots for the last time; that it was refused is told. */
+export async function saveSlots(options: Pick<RetentionOptions, 'slots' | 'log'>): Promise<void> {
+  await new Chore(options.log).run(() => saveAll(options));
+}
+
 /** A slot that cannot be saved keeps its WAL by what was saved of it: that is safe, not an end. */
-export async function saveSlots({
-  slots,
-  log,
-}: Pick<RetentionOptions, 'slots' | 'log'>): Promise<void> {
+async function saveAll({ slots }: Pick<RetentionOptions, 'slots'>): Promise<void> {
   try {
     await slots.saveAll();
   } catch (error) {
-    const why = describeSystemError(error);
-    log.warning(`could not save replication slots: ${why}`);
+    throw diskRefusal(error, 'save', 'replication slots');
   }
 }
 
 /** Removes the WAL that nobody has a claim on, as of now. */
 async function removeOldWal(options: RetentionOptions): Promise<void> {
-  const { store, slots, backupStarts, keepBytes, log } = options;
+  const { store, slots, backupStarts, keepBytes } = options;
   const { flushed, walkFrom, checkpointRedo, segmentBytes } = store;
   const reserved = [...slots.claims(), ...[...backupStarts].map(({ start }) => start)];
   const kept = oldestKept(
     { flushed, walkFrom, checkpointRedo, keepBytes: BigInt(keepBytes()), reserved },
     segmentBytes,
   );
-  if (kept <= store.oldest) return;
-  log.debug(`removing WAL before ${formatLsn(kept)}`);
   await store.removeBefore(kept);
 }

@@ -6,12 +6,12 @@ import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from '..
 export class FsyncFailed extends WalcadeError {}
 
 /**
- * A system error of writing or syncing `what`, as a WalcadeError (of a failed fsync: FsyncFailed);
+ * A system error of doing something to `what`, as a WalcadeError (of a failed fsync: FsyncFailed);
  * one that is one already stays. Throws an invariant that broke: the disk is not to blame.
  */
 export function diskRefusal(
   error: unknown,
-  action: 'write' | 'fsync' | 'remove',
+  action: 'read' | 'write' | 'fsync' | 'save' | 'remove',
   what = 'WAL',
 ): WalcadeError {
   if (error instanceof AssertionFailed) throw error;

@@ -8,7 +8,14 @@ const MB16 = 16 * 1024 * 1024;
 const hex8 = (value: number): string => value.toString(16).toUpperCase().padStart(8, '0');
 const at = (timeline: number, number: number): string =>
   `${hex8(timeline)}${hex8(0)}${hex8(number)}`;
-const OTHER_FILES = ['00000002.history', 'xlogtemp', 'archive_status', `${at(1, 9)}.partial`];
+const NO_SEGMENTS = [`${hex8(1)}${hex8(0)}00000100`, `${hex8(0)}${hex8(0)}00000001`];
+const OTHER_FILES = [
+  ...NO_SEGMENTS,
+  '00000002.history',
+  'xlogtemp',
+  'archive_status',
+  `${at(1, 9)}.partial`,
+];
 const first = { timeline: timelineId(1), segmentBytes: MB16 };
 
 test('the segments of one timeline are listed from the oldest on, other files left out', () => {

@@ -11,9 +11,7 @@ export function segmentStarts(
   timeline: TimelineId,
   segmentBytes: number,
 ): Lsn[] {
-  return names
-    .filter(isSegmentName)
-    .map((name) => parseSegmentName(name, segmentBytes))
+  return segmentsAmong(names, segmentBytes)
     .filter((segment) => segment.timeline === timeline)
     .map(({ start }) => start)
     .sort((a, b) => (a < b ? -1 : 1));
@@ -48,12 +46,25 @@ export function removableSegments(
   kept: Lsn,
   segmentBytes: number,
 ): string[] {
-  return names
-    .filter(isSegmentName)
-    .map((name) => ({ name, start: parseSegmentName(name, segmentBytes).start }))
+  return segmentsAmong(names, segmentBytes)
     .filter(({ start }) => start < kept)
     .sort((a, b) => (a.start < b.start ? -1 : 1))
     .map(({ name }) => name);
+}
+
+/** A name that no segment of this size has is another file's. */
+function segmentsAmong(
+  names: readonly string[],
+  segmentBytes: number,
+): { name: string; timeline: TimelineId; start: Lsn }[] {
+  return names.filter(isSegmentName).flatMap((name) => {
+    try {
+      return [{ name, ...parseSegmentName(name, segmentBytes) }];
+    } catch (error) {
+      if (error instanceof WalcadeError) return [];
+      throw error;
+    }
+  });
 }
 
 function segmentMissing(name: string): WalcadeError {

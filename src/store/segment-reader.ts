@@ -2,7 +2,7 @@
  * Reads stored WAL out of segment files, keeping the files it reads open for the next read.
  *
  * It lives as long as the store. A segment that was removed is reported as PostgreSQL's WAL
- * sender does; an open file goes on being read even after its name was removed.
+ * sender does. A file that is not kept for the next read is closed once nobody reads it.
  */
 import type { Disk, DiskFile } from '../base/disk.ts';
 import { SQLSTATE, WalcadeError, systemErrorCode } from '../base/errors.ts';
@@ -40,17 +40,26 @@ export class SegmentReader {
       const file = await segment.file;
       return await file.read(into, distance(segmentStart(position, this.#segmentBytes), position));
     } catch (error) {
-      this.#open.delete(name);
+      if (this.#open.get(name) === segment) this.#open.delete(name);
       throw systemErrorCode(error) === 'ENOENT' ? segmentRemoved(name) : error;
     } finally {
       segment.readers--;
+      if (this.#open.get(name) !== segment) await closeIfUnused(segment);
     }
+  }
+
+  /** A segment was removed: its file is closed, so that its space becomes free. */
+  forget(name: string): void {
+    const segment = this.#open.get(name);
+    if (segment === undefined) return;
+    this.#open.delete(name);
+    void closeIfUnused(segment);
   }
 
   async close(): Promise<void> {
     const segments = [...this.#open.values()];
     this.#open.clear();
-    for (const { file } of segments) await (await file).close();
+    await Promise.all(segments.map(closeIfUnused));
   }
 
   #segment(name: string): OpenSegment {
@@ -66,13 +75,19 @@ export class SegmentReader {
   }
 
   #closeUnused(): void {
-    for (const [name, { file, readers }] of this.#open) {
+    for (const [name, segment] of this.#open) {
       if (this.#open.size < OPEN_FILES_MAX) return;
-      if (readers > 0) continue;
+      if (segment.readers > 0) continue;
       this.#open.delete(name);
-      void file.then((opened) => opened.close()).catch(() => {});
+      void closeIfUnused(segment);
     }
   }
+}
+
+/** Closes a file that is not kept any more, unless its last reader will. */
+async function closeIfUnused({ file, readers }: OpenSegment): Promise<void> {
+  if (readers > 0) return;
+  await file.then((opened) => opened.close()).catch(() => {});
 }
 
 /** As PostgreSQL says of a segment it no longer has (walsender.c, WalSndSegmentOpen()). */

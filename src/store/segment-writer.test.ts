@@ -92,3 +92,32 @@ test('no room for the next segment is told to who writes into it, and is tried a
   await writer.write(ONE, NEXT, [some]);
   assert.ok((await names(disk)).includes(SECOND));
 });
+
+test('a spare segment that was refused long ago is tried once more when it is needed', async () => {
+  const { disk, writer } = await withWriter('never');
+  disk.onOperation = ({ kind, path }) => {
+    if (kind === 'write' && path.endsWith(SPARE_SEGMENT)) throw systemError('ENOSPC');
+  };
+  const file = await disk.open(`${WAL}/${FIRST}`, 'create');
+  await file.truncate(MB);
+  await file.close();
+  await writer.write(ONE, START, [some]);
+  await writer.sync();
+  await new Promise(setImmediate);
+  disk.onOperation = () => {};
+  await writer.write(ONE, NEXT, [some]);
+  assert.ok((await names(disk)).includes(SECOND));
+  await writer.close();
+});
+
+for (const what of ['a segment', 'a spare segment'] as const) {
+  test(`${what} whose size could not be set is closed`, async () => {
+    const { disk, writer } = await withWriter('for ever');
+    if (what === 'a segment') await (await disk.open(`${WAL}/${FIRST}`, 'create')).close();
+    disk.onOperation = ({ kind }) => {
+      if (kind === 'write') throw systemError('ENOSPC');
+    };
+    await assert.rejects(writer.write(ONE, START, [some]), { code: 'ENOSPC' });
+    assert.equal(disk.openFiles, 0);
+  });
+}

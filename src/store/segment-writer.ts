@@ -12,7 +12,7 @@ import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
 import { type Disk, type DiskFile, removeIfThere } from '../base/disk.ts';
 import { systemErrorCode } from '../base/errors.ts';
-import { type Lsn, type TimelineId, distance } from '../wal/lsn.ts';
+import { type Lsn, type TimelineId, advance, distance, minLsn } from '../wal/lsn.ts';
 import { segmentName, segmentStart } from '../wal/segment.ts';
 import { diskRefusal } from './disk-refusal.ts';
 
@@ -66,11 +66,13 @@ export class SegmentWriter {
     this.#directoryIsSynced = true;
   }
 
-  /** Fills the segment with zeros from `position` to its end. */
-  async zeroFrom(timeline: TimelineId, position: Lsn): Promise<void> {
+  /** Fills the segment of `position` with zeros from there to `end`, or to its own end. */
+  async zeroFrom(timeline: TimelineId, position: Lsn, end?: Lsn): Promise<void> {
     const start = segmentStart(position, this.#segmentBytes);
-    for (let at = distance(start, position); at < this.#segmentBytes; ) {
-      const length = Math.min(ZEROS.length, this.#segmentBytes - at);
+    const segmentEnd = advance(start, this.#segmentBytes);
+    const zeroEnd = distance(start, minLsn(end ?? segmentEnd, segmentEnd));
+    for (let at = distance(start, position); at < zeroEnd; ) {
+      const length = Math.min(ZEROS.length, zeroEnd - at);
       await this.write(timeline, (start + BigInt(at)) as Lsn, [ZEROS.subarray(0, length)]);
       at += length;
     }
@@ -98,8 +100,7 @@ export class SegmentWriter {
   async #openExisting(name: string): Promise<DiskFile | undefined> {
     try {
       const file = await this.#disk.open(`${this.#directory}/${name}`, 'write');
-      if ((await file.sizeBytes()) < this.#segmentBytes) await file.truncate(this.#segmentBytes);
-      return file;
+      return await atFullSize(file, this.#segmentBytes);
     } catch (error) {
       if (systemErrorCode(error) === 'ENOENT') return undefined;
       throw error;
@@ -107,9 +108,7 @@ export class SegmentWriter {
   }
 
   async #nameSpare(name: string): Promise<DiskFile> {
-    const spare = this.#spare ?? new SpareSegment(this.#options);
-    this.#spare = undefined;
-    const file = await spare.take();
+    const file = await this.#takeSpare();
     try {
       await this.#disk.rename(`${this.#directory}/${SPARE_SEGMENT}`, `${this.#directory}/${name}`);
     } catch (error) {
@@ -118,6 +117,24 @@ export class SegmentWriter {
     }
     this.#directoryIsSynced = false;
     return file;
+  }
+
+  /** What a spare segment was refused may be long ago: then one is made now. */
+  async #takeSpare(): Promise<DiskFile> {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    const file = await spare?.take().catch(() => undefined);
+    return file ?? new SpareSegment(this.#options).take();
+  }
+}
+
+async function atFullSize(file: DiskFile, bytes: number): Promise<DiskFile> {
+  try {
+    if ((await file.sizeBytes()) < bytes) await file.truncate(bytes);
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
   }
 }
 
@@ -153,10 +170,7 @@ class SpareSegment {
     this.#wanted.abort();
     const filled = await this.#filling;
     if ('error' in filled) throw filled.error;
-    if ((await filled.file.sizeBytes()) < this.#segmentBytes) {
-      await filled.file.truncate(this.#segmentBytes);
-    }
-    return filled.file;
+    return atFullSize(filled.file, this.#segmentBytes);
   }
 
   async discard(): Promise<void> {

@@ -33,7 +33,7 @@ export class WalBlocks {
   /** Stored WAL that ends at `end`; what comes next is appended there. */
   static async open(reader: SegmentReader, timeline: TimelineId, end: Lsn): Promise<WalBlocks> {
     const blocks = new WalBlocks(reader, timeline, end);
-    await blocks.#loadHead();
+    blocks.rewind(end, await blocks.readHead(end));
     return blocks;
   }
 
@@ -77,12 +77,26 @@ export class WalBlocks {
     }
   }
 
-  /** Forgets what lies behind `position`; what comes next is appended there. */
-  async rewind(position: Lsn): Promise<void> {
+  /** The WAL before `position` in its block, as it is stored: what `rewind` goes on from. */
+  async readHead(position: Lsn): Promise<Buffer> {
+    const start = alignDown(position, BLOCK_BYTES);
+    const head = Buffer.allocUnsafe(distance(start, position));
+    if (head.length === 0) return head;
+    const filled = await this.#reader.read(this.#timeline, start, head);
+    assert(filled === head.length, 'what was walked can be read');
+    return head;
+  }
+
+  /**
+   * Forgets what lies behind `position`, which must be stored; what comes next is appended there.
+   * `head` is what `readHead` gave: readers find the block it lies in always, and filled.
+   */
+  rewind(position: Lsn, head: Buffer): void {
     this.#cache.forgetFrom(this.#timeline, blockNumber(position));
+    for (const block of this.#live) this.#cache.unpin(block);
     this.#live = [];
-    this.#end = position;
-    await this.#loadHead();
+    this.#end = alignDown(position, BLOCK_BYTES);
+    this.append(head);
   }
 
   /** As WalStore.read(). */
@@ -100,6 +114,7 @@ export class WalBlocks {
     const blockStart = startOf(block);
     const from = distance(blockStart, start);
     const to = Math.min(distance(blockStart, end), BLOCK_BYTES);
+    if (to > block.filled) this.#cache.unpin(block);
     assert(to <= block.filled, 'what is served is in its block');
     let isReleased = false;
     return {
@@ -119,16 +134,6 @@ export class WalBlocks {
     const block = this.#cache.create(this.#timeline, number);
     this.#live.push(block);
     return block;
-  }
-
-  /** Puts the block that `end` lies in into memory, as far as it is stored. */
-  async #loadHead(): Promise<void> {
-    const start = alignDown(this.#end, BLOCK_BYTES);
-    const length = distance(start, this.#end);
-    if (length === 0) return;
-    const block = this.#head();
-    block.filled = await this.#reader.read(this.#timeline, start, block.bytes.subarray(0, length));
-    assert(block.filled === length, 'what was walked can be read');
   }
 }
 

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { StoreUnderTest, WAL, newNodeDisk } from '../../test/harness/test-store.ts';
 import { MB, START, made } from '../../test/harness/wal-walks.ts';
+import { readWholeFile } from '../base/disk.ts';
 import { type Lsn, advance } from '../wal/lsn.ts';
 
 const { wal, records } = made([100_000, 200_000, 200_000].map((bodyBytes) => ({ bodyBytes })));
@@ -24,6 +25,33 @@ test('a checkpoint while the store rewinds notes nothing that the rewind takes b
   const next = await StoreUnderTest.open(node.disk.afterKill());
   assert.equal(next.store.received, GOOD_END);
   await next.stop();
+});
+
+// The block that a rewind was still reading was found by a reader, empty: the node crashed.
+test('what was proven is read also while the store rewinds', async () => {
+  const { node } = await withCorruptRecord();
+  let reads = 0;
+  node.disk.onOperation = async ({ kind, path }) => {
+    if (kind !== 'read' || !path.startsWith(WAL)) return;
+    const chunk = await node.store.read(node.store.timeline, START, advance(START, 1_000));
+    assert.ok(wal.subarray(0, 1_000).equals(chunk.bytes));
+    chunk.release();
+    reads += 1;
+  };
+  await node.rewind();
+  assert.ok(reads > 0);
+  await node.stop();
+});
+
+// Corruption that came again and again had the rest of a segment written each time.
+test('a rewind writes over what it takes back, not over the whole rest of the segment', async () => {
+  const { node } = await withCorruptRecord();
+  const { received } = node.store;
+  await node.rewind();
+  const content = await readWholeFile(node.disk, `${WAL}/000000010000000000000001`);
+  assert.ok(content.subarray(Number(GOOD_END - START)).every((byte) => byte === 0));
+  assert.ok(node.disk.bytesWritten < Number(received - START) * 2 + 64 * 1024);
+  await node.stop();
 });
 
 test('a stop after a rewind that did not succeed leaves a store that starts', async () => {
@@ -64,7 +92,7 @@ test('a checkpoint does not take back the end of a segment that was just noted',
 
 /** A store with part of its third record, in which the next bytes have shown a corruption. */
 async function withCorruptRecord(): Promise<{ node: StoreUnderTest }> {
-  const node = await StoreUnderTest.open(await newNodeDisk());
+  const node = await StoreUnderTest.open(await newNodeDisk(), { sleep: 'for ever' });
   const corrupt = Buffer.from(wal);
   const at = Number(GOOD_END - START) + 150_000;
   corrupt.writeUInt8(corrupt.readUInt8(at) ^ 1, at);

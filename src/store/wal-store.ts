@@ -32,11 +32,13 @@ import type { WalWalker } from '../wal/walker.ts';
 import { BusyWatch } from './busy-watch.ts';
 import type { ControlChange, ControlData, ControlFile } from './control-file.ts';
 import { FsyncFailed, diskRefusal } from './disk-refusal.ts';
-import { oldestStored, removableSegments } from './segment-catalog.ts';
-import { SegmentReader } from './segment-reader.ts';
+import type { SegmentReader } from './segment-reader.ts';
+import { SegmentRemoval } from './segment-removal.ts';
 import { SegmentWriter } from './segment-writer.ts';
-import { WalBlocks, type WalChunk } from './wal-blocks.ts';
-import { readStored, recoverWalker, rewriteWalked, walkTo } from './wal-recovery.ts';
+import type { WalBlocks, WalChunk } from './wal-blocks.ts';
+import { WalkStart } from './walk-start.ts';
+import { openStored, type StoredWal } from './stored-wal.ts';
+import { readStored, rewriteWalked, walkTo } from './wal-recovery.ts';
 
 export const WAL_DIRECTORY = 'pg_wal';
 
@@ -50,15 +52,13 @@ export interface WalStoreOptions {
 }
 
 export class WalStore {
-  readonly #disk: Disk;
   readonly #log: Log;
-  readonly #walDirectory: string;
   readonly #control: ControlFile;
   readonly #writer: SegmentWriter;
   readonly #reader: SegmentReader;
   readonly #blocks: WalBlocks;
+  readonly #removal: SegmentRemoval;
   #walker: WalWalker;
-  #oldest: Lsn;
   #written: Lsn;
   #flushed: Lsn;
   readonly #served: Watermark<Lsn>;
@@ -71,31 +71,20 @@ export class WalStore {
   /** An fsync has failed: what was written since the last one may be gone. */
   #lost: FsyncFailed | undefined;
   readonly #busy: BusyWatch;
-  /** A proven record that becomes the next start's first one once it is durable. */
-  #candidate: { start: Lsn; end: Lsn } | undefined;
-  #walkFrom: Lsn | undefined;
+  readonly #walkStart = new WalkStart();
 
-  private constructor(
-    options: WalStoreOptions,
-    parts: { walker: WalWalker; oldest: Lsn; reader: SegmentReader; blocks: WalBlocks },
-  ) {
+  private constructor(options: WalStoreOptions, parts: StoredWal) {
     const { walker } = parts;
     const { disk, clock, log, directory, control } = options;
     const { segmentBytes } = control.data;
-    this.#disk = disk;
     this.#log = log;
     this.#busy = new BusyWatch(clock);
-    this.#walDirectory = `${directory}/${WAL_DIRECTORY}`;
     this.#control = control;
-    this.#writer = new SegmentWriter({
-      disk,
-      clock,
-      directory: this.#walDirectory,
-      segmentBytes,
-    });
+    const wal = { disk, clock, log, directory: `${directory}/${WAL_DIRECTORY}`, segmentBytes };
+    this.#writer = new SegmentWriter(wal);
     this.#reader = parts.reader;
     this.#blocks = parts.blocks;
-    this.#oldest = parts.oldest;
+    this.#removal = new SegmentRemoval({ ...wal, reader: parts.reader }, parts.oldest);
     this.#walker = walker;
     this.#written = walker.received;
     this.#flushed = walker.received;
@@ -111,20 +100,9 @@ export class WalStore {
     const { data } = control;
     const { timeline, segmentBytes } = data;
     const walDirectory = `${directory}/${WAL_DIRECTORY}`;
-    const reader = new SegmentReader(disk, walDirectory, segmentBytes);
-    let walker: WalWalker;
-    let oldest: Lsn;
-    let blocks: WalBlocks;
-    try {
-      walker = await recoverWalker(readStored(reader, timeline), data);
-      const { received } = walker;
-      oldest = oldestStored(await disk.list(walDirectory), { timeline, received, segmentBytes });
-      blocks = await WalBlocks.open(reader, timeline, received);
-    } catch (error) {
-      await reader.close();
-      throw error;
-    }
-    const store = new WalStore(options, { walker, oldest, reader, blocks });
+    const stored = await openStored(disk, walDirectory, data);
+    const { reader, walker } = stored;
+    const store = new WalStore(options, stored);
     if (!data.cleanShutdown || walker.received !== data.flushed) {
       await rewriteWalked(store.#writer, readStored(reader, timeline), {
         timeline,
@@ -148,7 +126,7 @@ export class WalStore {
 
   /** The oldest WAL that is stored: a segment's start. */
   get oldest(): Lsn {
-    return this.#oldest;
+    return this.#removal.oldest;
   }
 
   get received(): Lsn {
@@ -218,10 +196,7 @@ export class WalStore {
     }
     this.#blocks.append(bytes);
     this.#arrived.notify();
-    const { provenRecordStart, proven } = this.#walker;
-    if (this.#candidate === undefined && provenRecordStart !== undefined) {
-      this.#candidate = { start: provenRecordStart, end: proven };
-    }
+    this.#walkStart.walked(this.#walker);
   }
 
   /**
@@ -250,19 +225,24 @@ export class WalStore {
    */
   async rewind(signal: AbortSignal): Promise<void> {
     await this.drained(signal);
-    const target = this.#failure === undefined ? this.#walker.proven : this.#written;
+    const hasFailed = this.#failure !== undefined;
+    const target = hasFailed ? this.#written : this.#walker.proven;
+    // After a failed write, whether there is room again is found out by writing the whole segment.
+    const zeroEnd = hasFailed ? undefined : this.received;
     this.#rewindTarget = target;
     await this.#update(({ flushed }) => ({ flushed: minLsn(flushed, target) }));
     try {
-      await this.#busy.run(() => this.#writer.zeroFrom(this.timeline, target));
+      await this.#busy.run(() => this.#writer.zeroFrom(this.timeline, target, zeroEnd));
     } catch (error) {
       throw diskRefusal(error, 'write');
     }
     await this.#sync(target);
     const read = readStored(this.#reader, this.timeline);
-    this.#walker = await walkTo(read, this.#control.data, target);
-    await this.#blocks.rewind(target);
-    this.#candidate = undefined;
+    const walker = await walkTo(read, this.#control.data, target);
+    const head = await this.#blocks.readHead(target);
+    this.#walker = walker;
+    this.#blocks.rewind(target, head);
+    this.#walkStart.rewind();
     this.#written = target;
     this.#flushed = target;
     this.#rewindTarget = undefined;
@@ -283,26 +263,19 @@ export class WalStore {
 
   /** Writes to the control file how far WAL is durable and where the next start walks from. */
   async checkpoint(): Promise<void> {
+    const walkFrom = this.#walkStart.lsn;
     await this.#noteFlushed(this.#flushed, () => ({
       checkpointRedo: this.checkpointRedo,
-      ...(this.#walkFrom && { walk: { from: this.#walkFrom, startsAt: 'record' } }),
+      ...(walkFrom && { walk: { from: walkFrom, startsAt: 'record' } }),
     }));
   }
 
   /**
-   * Removes the segments of all timelines that end at or before `position`, the oldest first and
-   * each durably, so that a power cut leaves no gap.
+   * Removes the segments of all timelines that end at or before `position`, durably; costs nothing
+   * when there is none. Throws what the disk refused: the next call tries it anew.
    */
-  async removeBefore(position: Lsn): Promise<void> {
-    const { segmentBytes } = this;
-    const kept = segmentStart(position, segmentBytes);
-    if (kept <= this.#oldest) return;
-    this.#oldest = kept;
-    const names = await this.#disk.list(this.#walDirectory);
-    for (const name of removableSegments(names, kept, segmentBytes)) {
-      await this.#disk.remove(`${this.#walDirectory}/${name}`);
-      await this.#disk.syncDirectory(this.#walDirectory);
-    }
+  removeBefore(position: Lsn): Promise<void> {
+    return this.#endIfLost(() => this.#removal.removeBefore(position));
   }
 
   async #write(signal: AbortSignal): Promise<void> {
@@ -365,14 +338,7 @@ export class WalStore {
   async #syncTo(target: Lsn): Promise<void> {
     await this.#sync(target);
     this.#flushed = target;
-    const { provenRecordStart, proven } = this.#walker;
-    if (provenRecordStart !== undefined && proven <= target) {
-      this.#walkFrom = provenRecordStart;
-      this.#candidate = undefined;
-    } else if (this.#candidate !== undefined && this.#candidate.end <= target) {
-      this.#walkFrom = this.#candidate.start;
-      this.#candidate = undefined;
-    }
+    this.#walkStart.flushed(this.#walker, target);
     this.#progress.notify();
   }
 
@@ -395,10 +361,14 @@ export class WalStore {
     return this.#durably(() => this.#control.update(change));
   }
 
+  #durably(action: () => Promise<void>): Promise<void> {
+    return this.#endIfLost(() => this.#busy.run(action));
+  }
+
   /** A failed fsync ends `run`, whoever asked: the next one could succeed without the data. */
-  async #durably(action: () => Promise<void>): Promise<void> {
+  async #endIfLost(action: () => Promise<void>): Promise<void> {
     try {
-      await this.#busy.run(action);
+      await action();
     } catch (error) {
       if (error instanceof FsyncFailed) this.#lost = error;
       this.#progress.notify();

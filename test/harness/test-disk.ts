@@ -42,6 +42,8 @@ export class TestDisk implements Disk {
   readonly #directories = new Map<string, Directory>();
   #operations = 0;
   #bytesRead = 0;
+  #bytesWritten = 0;
+  #openFiles = 0;
   #isCut = false;
 
   /** A disk that holds what is in `directory` now, all of it durable. */
@@ -68,6 +70,15 @@ export class TestDisk implements Disk {
 
   get bytesRead(): number {
     return this.#bytesRead;
+  }
+
+  get bytesWritten(): number {
+    return this.#bytesWritten;
+  }
+
+  /** Files that were opened and not closed. */
+  get openFiles(): number {
+    return this.#openFiles;
   }
 
   get isCut(): boolean {
@@ -160,6 +171,8 @@ export class TestDisk implements Disk {
   }
 
   #file(inode: Inode): DiskFile {
+    let isOpen = true;
+    this.#openFiles += 1;
     return {
       read: (into, position) =>
         this.#do('read', inode.path, () => {
@@ -168,11 +181,18 @@ export class TestDisk implements Disk {
           return length;
         }),
       write: (buffers, position) =>
-        this.#do('write', inode.path, () => inode.write(buffers, position)),
+        this.#do('write', inode.path, () => {
+          inode.write(buffers, position);
+          for (const { length } of buffers) this.#bytesWritten += length;
+        }),
       truncate: (bytes) => this.#do('write', inode.path, () => inode.truncate(bytes)),
       sync: () => this.#do('sync', inode.path, () => inode.sync()),
       sizeBytes: () => this.#do('read', inode.path, () => inode.size),
-      close: async () => {},
+      close: async () => {
+        if (!isOpen) throw systemError('EBADF');
+        isOpen = false;
+        this.#openFiles -= 1;
+      },
     };
   }
 
