@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { MemoryPrimary, type MemoryPrimaryScript } from '../../test/harness/memory-primary.ts';
 import { settle } from '../../test/harness/manual-clock.ts';
-import { StoreUnderTest, WAL, newNodeDisk } from '../../test/harness/test-store.ts';
+import { StoreUnderTest, WAL, newNodeDisk, readAll } from '../../test/harness/test-store.ts';
 import { START, made } from '../../test/harness/wal-walks.ts';
 import { AssertionFailed, assert as invariant } from '../base/assert.ts';
 import { Condition } from '../base/condition.ts';
@@ -19,6 +19,7 @@ import {
 import { encodeErrorResponse } from '../protocol/error-response.ts';
 import { HistoryFiles } from '../store/history-files.ts';
 import { advance, formatLsn, parseLsn, timelineId } from '../wal/lsn.ts';
+import { overlapStart } from './stored-overlap.ts';
 import { WalReceiver } from './wal-receiver.ts';
 
 const SECOND = '1\t0/100000\tno recovery target specified\n';
@@ -68,10 +69,7 @@ test('WAL that was reported, proved corrupt, and is gone upstream, is explained'
   for (let turn = 0; turn < 5; turn += 1) await settle();
   assert.equal(node.store.flushed, advance(START, whole));
   await primary.sendWal(advance(START, whole), wal.subarray(whole), advance(START, wal.length));
-  for (let turn = 0; turn < 100 && primary.connections < 2; turn += 1) {
-    await primary.clock.pass(100);
-  }
-  await settle();
+  await waitForConnections(primary, 2);
   assert.equal(primary.asked('START_REPLICATION').length, 2);
   const gone = 'requested WAL segment 000000010000000000000001 has already been removed';
   await primary.say(encodeErrorResponse(new WalcadeError(SQLSTATE.UNDEFINED_FILE, gone), 'ERROR'));
@@ -84,6 +82,40 @@ test('WAL that was reported, proved corrupt, and is gone upstream, is explained'
       `${formatLsn(advance(START, whole))} as durable before that proved corrupt.`,
   );
   assert.match(hint ?? '', /^Point primary_conninfo at a server that still has this WAL/);
+});
+
+test('WAL of another history is refused where the two meet, and nothing is overwritten', async (t) => {
+  // Two promotions at one point have the same timeline number and may have the same history file.
+  const { wal } = made([{ bodyBytes: 1_000 }, { bodyBytes: 9_000 }, { bodyBytes: 500 }]);
+  const walEnd = advance(START, wal.length);
+  const half = advance(START, 10_200);
+  const { primary, node, log } = await receive(t, { walEnd });
+  await primary.sendWal(START, wal.subarray(0, 10_200), walEnd);
+  await node.store.drained(node.ended);
+  primary.hangUp();
+  await waitForConnections(primary, 2);
+
+  // It asks for the page of the last byte that is served, and takes it from two messages.
+  const { segmentBytes } = node.store;
+  const start = overlapStart({ served: node.store.served.value, received: half, segmentBytes });
+  assert.ok(start < half);
+  const asked = `START_REPLICATION PHYSICAL ${formatLsn(start)} TIMELINE 1`;
+  assert.equal(primary.asked('START_REPLICATION').at(-1), asked);
+  const other = Buffer.from(wal.subarray(Number(start - START)));
+  other.writeUInt8(other.readUInt8(1_000) ^ 1, 1_000);
+  await primary.sendWal(start, other.subarray(0, 900), walEnd);
+  await primary.sendWal(advance(start, 900), other.subarray(900), walEnd);
+  const { level, message } = log.at(-1) ?? assert.fail();
+  const place = formatLsn(advance(start, 1_000));
+  assert.equal(message, `WAL of the upstream differs from this node's at ${place}`);
+  assert.equal(level, 'error');
+  assert.equal(node.store.received, half);
+
+  // The server that it followed has the same bytes: what follows them is new.
+  await waitForConnections(primary, 3);
+  await primary.sendWal(start, wal.subarray(Number(start - START)), walEnd);
+  await node.store.drained(node.ended);
+  assert.deepEqual(await readAll(node.store), wal);
 });
 
 test('an invariant that does not hold ends the receiver, and is not tried again', async (t) => {
@@ -127,6 +159,14 @@ interface Arrangement {
   timeline?: number;
   /** History files that are here already. */
   kept?: Record<number, string>;
+}
+
+async function waitForConnections(primary: MemoryPrimary, number: number): Promise<void> {
+  for (let turn = 0; turn < 100 && primary.connections < number; turn += 1) {
+    await primary.clock.pass(100);
+  }
+  await settle();
+  await settle();
 }
 
 /** What a sending server says at the end of a timeline that `next` follows. */

@@ -5,9 +5,9 @@
  *   connecting ─▶ waiting (upstream is behind, or its timeline ended) ─▶ streaming ─▶ connecting …
  *
  * Each round connects, makes sure that the upstream is of the same cluster and history, fetches the
- * history files, and streams from where the store ends. A round that breaks off is logged
- * once and followed by the next one; corrupt WAL is dropped and fetched again. It ends by its
- * signal, or by an invariant that does not hold.
+ * history files, and streams from where the store ends: what both have there must be the same. A
+ * round that breaks off is logged once and followed by the next one; corrupt WAL is dropped and
+ * fetched again. It ends by its signal, or by an invariant that does not hold.
  */
 import { AssertionFailed } from '../base/assert.ts';
 import { retryDelayMs } from '../base/backoff.ts';
@@ -26,6 +26,7 @@ import { WalCorruption } from '../wal/corruption.ts';
 import { INVALID_LSN, type Lsn, formatLsn, maxLsn } from '../wal/lsn.ts';
 import type { Feedback } from './status-report.ts';
 import { type TimelineEnd, timelineEndBehind } from './timeline-end.ts';
+import { StoredOverlap } from './stored-overlap.ts';
 import { checkSameHistory, fetchHistories } from './upstream-histories.ts';
 import {
   type UpstreamIdentity,
@@ -148,12 +149,12 @@ export class WalReceiver {
       signal.throwIfAborted();
       this.#status.upstream = describeAddress(client.address);
       await this.#answered(client, () => this.#checkUpstream(client));
-      for (;;) {
+      for (let isFirst = true; ; isFirst = false) {
         const identity = await this.#waitUntilAhead(client, signal);
         const behind = await this.#findTimelineEnd(client, identity);
         const end: StreamEnd =
           behind === undefined
-            ? await this.#stream(client, signal)
+            ? await this.#stream(client, signal, await this.#overlapWith(identity, { isFirst }))
             : { kind: 'timeline-ended', ...behind };
         if (end.kind === 'upstream-shut-down') return this.#reportShutdown();
         await this.#waitAtTimelineEnd(client, end, signal);
@@ -246,12 +247,25 @@ export class WalReceiver {
     return timelineEndBehind(history, this.#store);
   }
 
-  async #stream(client: ReplicationClient, signal: AbortSignal): Promise<StreamEnd> {
+  /** What is compared: by the first stream of a connection, on a timeline that goes on there. */
+  async #overlapWith(
+    { timeline }: UpstreamIdentity,
+    { isFirst }: { isFirst: boolean },
+  ): Promise<StoredOverlap | undefined> {
+    if (!isFirst || timeline !== this.#store.timeline) return undefined;
+    return StoredOverlap.read(this.#store);
+  }
+
+  async #stream(
+    client: ReplicationClient,
+    signal: AbortSignal,
+    overlap: StoredOverlap | undefined,
+  ): Promise<StreamEnd> {
     const { settings, feedback, feedbackChanged } = this.#options;
-    const { timeline, received: start } = this.#store;
+    const { timeline, received } = this.#store;
     const { slotName: slot } = settings();
     const command = formatStartReplication({
-      start,
+      start: overlap?.start ?? received,
       timeline,
       ...(slot === undefined ? {} : { slot }),
     });
@@ -259,11 +273,12 @@ export class WalReceiver {
     if (answer.kind === 'results') return parseTimelineEnd(answer.results);
     const provenBefore = this.#store.proven;
     this.#status = { ...this.#status, state: 'streaming', reason: undefined };
-    const from = `${this.#status.upstream} at ${formatLsn(start)} on timeline ${timeline}`;
+    const from = `${this.#status.upstream} at ${formatLsn(received)} on timeline ${timeline}`;
     this.#log.log(`started streaming WAL from ${from}`);
     const stream = new UpstreamStream({
       client,
       store: this.#store,
+      overlap,
       clock: this.#clock,
       settings,
       apply: () => INVALID_LSN,
@@ -272,9 +287,9 @@ export class WalReceiver {
       onUpstreamPosition: (walEnd, sentAtUs) => {
         this.#status.upstreamWalEnd = walEnd;
         this.#status.upstreamSentAtUs = sentAtUs;
-        // CopyBoth promises nothing, WAL may be gone or corrupt: only what came is a success.
+        // CopyBoth promises nothing, WAL may be gone, corrupt or another's: what came is a success.
         const { proven } = this.#store;
-        if (proven === provenBefore && walEnd > proven) return;
+        if (overlap?.next !== undefined || (proven === provenBefore && walEnd > proven)) return;
         this.#failures = 0;
         this.#lastMessage = undefined;
       },

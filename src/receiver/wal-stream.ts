@@ -33,6 +33,7 @@ import {
   parseLsn,
   timelineId,
 } from '../wal/lsn.ts';
+import type { StoredOverlap } from './stored-overlap.ts';
 import {
   type Feedback,
   type ReportTimes,
@@ -62,6 +63,8 @@ export interface StreamSettings {
 export interface WalStreamOptions {
   client: ReplicationClient;
   store: WalStore;
+  /** What the stream begins with and the store has already. */
+  overlap?: StoredOverlap | undefined;
   clock: Clock;
   settings: () => StreamSettings;
   /** Replay position of this node: 0/0 for a relay, which replays nothing. */
@@ -150,7 +153,7 @@ export class UpstreamStream {
   #take({ type, body, offset }: Message): void {
     if (type === BACKEND.COPY_DATA) {
       if (offset === 0) this.#takeReplicationMessage(body);
-      else if (this.#insideWalData) this.#store.append(body);
+      else if (this.#insideWalData) this.#takeWal(body);
     } else if (type === BACKEND.COMMAND_COMPLETE) {
       this.#end = { kind: 'upstream-shut-down' };
     } else if (type === BACKEND.ERROR_RESPONSE) {
@@ -163,9 +166,9 @@ export class UpstreamStream {
     this.#insideWalData = kind === REPLICATION_MESSAGE.WAL_DATA;
     if (this.#insideWalData) {
       const { start, walEnd, sentAt } = decodeWalDataHeader(body);
-      if (start !== this.#store.received) throw this.#notContiguous(start);
+      if (start !== this.#expected) throw this.#notContiguous(start);
       this.#options.onUpstreamPosition(walEnd, sentAt);
-      this.#store.append(body.subarray(WAL_DATA_HEADER_BYTES));
+      this.#takeWal(body.subarray(WAL_DATA_HEADER_BYTES));
     } else if (kind === REPLICATION_MESSAGE.KEEPALIVE) {
       const { walEnd, sentAt, replyRequested } = decodeKeepalive(body);
       this.#options.onUpstreamPosition(walEnd, sentAt);
@@ -180,10 +183,22 @@ export class UpstreamStream {
     }
   }
 
+  /** Where the next WAL has to begin. */
+  get #expected(): Lsn {
+    return this.#options.overlap?.next ?? this.#store.received;
+  }
+
+  #takeWal(wal: Buffer): void {
+    const { overlap } = this.#options;
+    if (overlap?.next === undefined) return this.#store.append(wal);
+    const rest = overlap.pass(wal);
+    if (rest.length > 0) this.#store.append(rest);
+  }
+
   #notContiguous(start: Lsn): WalcadeError {
     return new WalcadeError(
       SQLSTATE.PROTOCOL_VIOLATION,
-      `got WAL data at ${formatLsn(start)}, expected ${formatLsn(this.#store.received)}`,
+      `got WAL data at ${formatLsn(start)}, expected ${formatLsn(this.#expected)}`,
     );
   }
 
