@@ -54,7 +54,7 @@ test('a segment that cannot be removed is told of once, and tried until it is', 
   await node.stop();
 });
 
-test('names that are no segment, and a segment that somebody else removed, end nothing', async () => {
+test('names that are no segment, and segments that others removed, end nothing', async () => {
   const node = await withKeeper();
   const foreign = `${WAL}/000000010000000000001000`;
   await (await node.store.disk.open(foreign, 'create')).close();

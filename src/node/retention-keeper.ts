@@ -2,7 +2,8 @@
  * Keeps the node's durable knowledge current while it runs, and its disk free: the control file
  * about once a second, slots when a segment is complete, and WAL removed as soon as it may be.
  *
- * It ends by its signal, or when an fsync fails. Slots are saved before WAL is removed by what is on disk of them.
+ * It ends by its signal, or when an fsync fails. Slots are saved before WAL is removed by what is
+ * on disk of them.
  */
 import type { Clock } from '../base/clock.ts';
 import { WalcadeError } from '../base/errors.ts';

@@ -26,7 +26,7 @@ const SECOND = '1\t0/100000\tno recovery target specified\n';
 const THIRD = `${SECOND}2\t0/200000\tno recovery target specified\n`;
 const FOURTH = `${THIRD}3\t0/900000\tno recovery target specified\n`;
 
-test('history files below its timeline that a cloned upstream has not are passed over', async (t) => {
+test('history files below its timeline that an upstream has not are passed over', async (t) => {
   const { primary, histories } = await receive(t, { timeline: 3, histories: { 3: THIRD } });
   assert.equal(primary.asked('START_REPLICATION').length, 1);
   assert.equal(await histories.read(timelineId(2)), undefined);
@@ -84,7 +84,7 @@ test('WAL that was reported, proved corrupt, and is gone upstream, is explained'
   assert.match(hint ?? '', /^Point primary_conninfo at a server that still has this WAL/);
 });
 
-test('WAL of another history is refused where the two meet, and nothing is overwritten', async (t) => {
+test('WAL of another history is refused where they meet, nothing is overwritten', async (t) => {
   // Two promotions at one point have the same timeline number and may have the same history file.
   const { wal } = made([{ bodyBytes: 1_000 }, { bodyBytes: 9_000 }, { bodyBytes: 500 }]);
   const walEnd = advance(START, wal.length);

@@ -344,7 +344,7 @@ export class UpstreamStream {
 }
 
 /**
- * How long a write or sync may take under `timeoutMs` of wal_receiver_timeout: half of it. A low one
+ * How long a write or sync may take under `timeoutMs` of wal_receiver_timeout: half. A low one
  * is raised, as a disk under load is slow, and where the network has no limit the disk has one.
  */
 function diskTimeoutMs(timeoutMs: number): number {

@@ -18,7 +18,7 @@ test('a manifest is passed up to its end, with the flushes between left out', as
 });
 
 // Passed on as they came, commands ran on the upstream with the rights of the node's role.
-test('a command in place of a manifest ends the session and never reaches the upstream', async () => {
+test('a command in place of a manifest ends the session, not passed on', async () => {
   const { upstream, say, heard } = await uploading();
   await say(encodeCopyData(Buffer.from('no manifest')));
   upstream.heard();

@@ -49,7 +49,7 @@ test('updates keep the rest, one after the other also when they come at once', a
   assert.deepEqual(read, expected);
 });
 
-test('an update sees what the ones before it have left, though it came before they ended', async () => {
+test('an update sees what those before it left, though it came before they ended', async () => {
   const file = await ControlFile.open(await newNodeDisk(), NODE);
   await Promise.all([
     file.update({ nodeId: 'one' }),

@@ -12,7 +12,7 @@ const ONE = timelineId(1);
 const CACHED_BLOCKS = 16;
 
 // The block before a rewind was never given back: each rewind cost a block of memory for good.
-test('a full block that a rewind leaves in memory is dropped when others need the room', async () => {
+test('a full block that a rewind leaves in memory gives way when room is needed', async () => {
   const disk = new TestDisk();
   await disk.makeDirectory(WAL);
   const blocks = await WalBlocks.open(new SegmentReader(disk, WAL, MB), ONE, START);

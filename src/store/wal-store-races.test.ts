@@ -44,7 +44,7 @@ test('what was proven is read also while the store rewinds', async () => {
 });
 
 // Corruption that came again and again had the rest of a segment written each time.
-test('a rewind writes over what it takes back, not over the whole rest of the segment', async () => {
+test('a rewind writes over what it takes back, not over the rest of the segment', async () => {
   const { node } = await withCorruptRecord();
   const { received } = node.store;
   await node.rewind();

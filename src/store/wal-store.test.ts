@@ -202,7 +202,7 @@ test('who waits for WAL to be durable is told of a failed fsync at once', async 
   await assert.rejects(node.stop(), { sqlstate: '58030' });
 });
 
-test('a control file that is refused stops intake at a segment end, until it is taken', async () => {
+test('a refused control file stops intake at a segment end, until it is taken', async () => {
   const node = await StoreUnderTest.open(await newNodeDisk());
   const segmentEnd = advance(START, MB);
   node.disk.onOperation = ({ kind, path }) => {
@@ -339,7 +339,7 @@ async function settled(): Promise<void> {
   for (let turn = 0; turn < 200; turn++) await Promise.resolve();
 }
 
-/** A store whose operations of `kind`, in pg_wal if nothing else is said, do not return until `release`. */
+/** A store whose operations of `kind`, in pg_wal by default, do not return until `release`. */
 async function withStuck(
   kind: 'write' | 'sync',
   { path = WAL } = {},

@@ -3,7 +3,7 @@
  * no process shows, as power cuts and failing or hanging disks.
  *
  * It lives in a TestDirectory, which ends it with the test; each `start` is a life of its own.
- * What is logged after a power cut nobody has logged. Configuration, lock and sockets are real files.
+ * What is logged after a power cut nobody has logged. Configuration, lock and sockets are files.
  */
 import { systemClock } from '../../src/base/clock.ts';
 import { createLog, formatLogEntry, type LogEntry } from '../../src/base/log.ts';

@@ -169,7 +169,7 @@ const isActive = (error: unknown): boolean =>
   error.sqlstate === '55006' &&
   /^replication slot "plain" is active for PID \d+$/.test(error.message);
 
-/** READ_REPLICATION_SLOT's row; up to PostgreSQL 14, which has no such command, as status has it. */
+/** READ_REPLICATION_SLOT's row; up to PostgreSQL 14, which has no such command, by status. */
 async function readSlot(
   client: WalClient,
   relay: WalcadeNode,

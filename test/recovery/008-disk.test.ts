@@ -30,7 +30,7 @@ const STRACE = '/usr/bin/strace';
 const NO_SPACE = /could not write WAL: No space left on device/;
 const SHUTDOWN_MS_MAX = 15_000;
 
-test('a relay whose disk is full lets its upstream go, and goes on when there is room', async (t) => {
+test('a relay whose disk is full lets its upstream go, and goes on with room', async (t) => {
   const { cluster, node, disk } = await onTestDisk(t);
   const { primary, relay } = cluster;
   node.expectLog(NO_SPACE);
