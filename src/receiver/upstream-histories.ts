@@ -17,7 +17,7 @@ export interface Timelines {
 /**
  * Mirrors every history file up to the upstream's timeline that is not here yet, and fetches that
  * of the store's own timeline anew: throws 58P02 if it is another one. What a server has not
- * (58P01) is passed over below the store's timeline: a base backup brings only the newest.
+ * (58P01) is passed over up to the store's timeline: a base backup brings only the newest.
  */
 export async function fetchHistories(
   client: ReplicationClient,
@@ -27,7 +27,9 @@ export async function fetchHistories(
   for (let number = 2; number <= upstream; number++) {
     const wanted = timelineId(number);
     if (wanted !== own && (await histories.read(wanted)) !== undefined) continue;
-    const content = await askForHistory(client, wanted, { mayBeMissing: wanted < own });
+    const content = await askForHistory(client, wanted, {
+      mayBeMissing: wanted < own || (wanted === own && own < upstream),
+    });
     if (content !== undefined) await histories.keep(wanted, content);
   }
 }
