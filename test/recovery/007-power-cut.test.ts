@@ -82,6 +82,11 @@ test('a disk that has not kept what it had confirmed stops a start, loudly', asy
   const { primary, relay } = await relayedCluster(t);
   await primary.sql(`INSERT INTO load (payload) VALUES (repeat('a row ', 100))`);
   await relay.waitForCatchup(await primary.currentLsn());
+  // Until its first checkpoint a node walks from its store's beginning, and has confirmed nothing.
+  await waitFor('the control file to name a record', async () => {
+    const { walk, flushed } = await readControlData(systemDisk, relay.directory);
+    return walk.startsAt === 'record' && flushed > walk.from;
+  });
   await relay.kill9();
 
   // A byte of the record that the next start walks from is not what it was.
