@@ -11,7 +11,7 @@ import { chmod, mkdtemp, realpath } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import pc from 'picocolors';
+import { pc } from '../src/cli/colors.ts';
 import { asWalcadeError } from '../src/base/errors.ts';
 import { TestDirectory } from '../test/harness/test-directory.ts';
 import { Cascade, SERVER_NAMES, portOf, takenPorts } from './cascade.ts';

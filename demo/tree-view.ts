@@ -1,5 +1,5 @@
 /** The tree of servers as text: each below the one it receives WAL from. */
-import pc from 'picocolors';
+import { pc } from '../src/cli/colors.ts';
 
 export interface ServerView {
   name: string;

@@ -1,6 +1,6 @@
 /** `walcade status`: what a running node says of itself. */
 import { relative } from 'node:path';
-import pc from 'picocolors';
+import { pc } from './colors.ts';
 import { readStatus } from '../admin/control-socket.ts';
 import type { NodeStatus } from '../admin/node-status.ts';
 import { CONTROL_SOCKET, checkNodeDirectory, runningPid } from '../node/node-directory.ts';

@@ -1,6 +1,6 @@
 /** What commands share towards the person at the terminal: errors, questions, numbers. */
 import { createInterface } from 'node:readline/promises';
-import pc from 'picocolors';
+import { pc, pcError } from './colors.ts';
 import { systemClock } from '../base/clock.ts';
 import { AssertionFailed } from '../base/assert.ts';
 import { asWalcadeError } from '../base/errors.ts';
@@ -9,9 +9,9 @@ import { type LogLevel, createLog, formatLogEntry } from '../base/log.ts';
 /** Shows an error as psql does: message, detail, hint; no stack trace but for a bug of ours. */
 export function printError(error: unknown): void {
   const { message, detail, hint } = asWalcadeError(error);
-  let text = `walcade: ${pc.red('error:')} ${message}\n`;
-  if (detail !== undefined) text += `${pc.bold('DETAIL:')}  ${detail}\n`;
-  if (hint !== undefined) text += `${pc.bold('HINT:')}  ${hint}\n`;
+  let text = `walcade: ${pcError.red('error:')} ${message}\n`;
+  if (detail !== undefined) text += `${pcError.bold('DETAIL:')}  ${detail}\n`;
+  if (hint !== undefined) text += `${pcError.bold('HINT:')}  ${hint}\n`;
   if (error instanceof AssertionFailed) text += `${error.stack}\n`;
   process.stderr.write(text);
 }

@@ -1,5 +1,5 @@
 /** `walcade wal ls` and `walcade wal verify`: over a node's store or any folder of segments. */
-import pc from 'picocolors';
+import { pc } from './colors.ts';
 import { findGaps, readWalFolder, verifyWalFolder } from '../node/wal-folder.ts';
 import { advance, formatLsn } from '../wal/lsn.ts';
 import { formatSegmentBytes } from '../wal/segment.ts';
