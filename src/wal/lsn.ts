@@ -1,8 +1,8 @@
 /**
- * LSNs, timelines and positions: the values by which everything in walcade is ordered.
+ * LSNs and timelines: the values by which everything in walcade is ordered.
  *
  * An Lsn is a bigint because it is an unsigned 64-bit byte position; a TimelineId is an unsigned
- * 32-bit number. A position is both: positions only advance within a timeline.
+ * 32-bit number. Positions only advance within a timeline.
  */
 import { assert } from '../base/assert.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
@@ -14,11 +14,6 @@ export type Lsn = bigint & { readonly [brand]: 'Lsn' };
 
 /** A line of history, 1 to 2^32 - 1 (PostgreSQL's TimeLineID). */
 export type TimelineId = number & { readonly [brand]: 'TimelineId' };
-
-export interface WalPosition {
-  readonly timeline: TimelineId;
-  readonly lsn: Lsn;
-}
 
 /** PostgreSQL's InvalidXLogRecPtr: no position. */
 export const INVALID_LSN = 0n as Lsn;
@@ -81,8 +76,4 @@ export function maxLsn(a: Lsn, b: Lsn): Lsn {
 /** `position` rounded down to a multiple of `bytes`: a page's, block's or segment's start. */
 export function alignDown(position: Lsn, bytes: number): Lsn {
   return lsn(position - (position % BigInt(bytes)));
-}
-
-export function formatPosition({ timeline, lsn: position }: WalPosition): string {
-  return `${formatLsn(position)} on timeline ${timeline}`;
 }
