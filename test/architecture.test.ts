@@ -59,6 +59,7 @@ const DOORS = [
       'src/cli/',
       'src/config/',
       'src/node/',
+      'src/postgres/',
       'src/protocol/network.ts',
       'src/admin/control-socket.ts',
     ],
