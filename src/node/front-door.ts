@@ -188,7 +188,14 @@ export class FrontDoor {
     await this.#serve({
       pid,
       log,
-      downstream: { pid, user, applicationName, peer, startedMs: this.#options.clock.nowMs() },
+      downstream: {
+        pid,
+        user,
+        applicationName,
+        peer,
+        startedMs: this.#options.clock.nowMs(),
+        isAttached: false,
+      },
       clientEncoding: parameters.get('client_encoding'),
       connection: new Connection(socket, {
         limits,

@@ -121,6 +121,8 @@ class Node {
         this.#config.hotStandbyFeedback
           ? this.#downstreams.feedback()
           : { xmin: 0n, catalogXmin: 0n },
+      apply: () => this.#downstreams.replayed,
+      applyChanged: this.#downstreams.replayedChanged,
       feedbackChanged: this.#downstreams.feedbackChanged,
       clock,
       log: log.child('WAL receiver'),

@@ -18,7 +18,7 @@ import {
 } from '../protocol/backend-messages.ts';
 import { encodeErrorResponse } from '../protocol/error-response.ts';
 import { HistoryFiles } from '../store/history-files.ts';
-import { advance, formatLsn, parseLsn, timelineId } from '../wal/lsn.ts';
+import { INVALID_LSN, advance, formatLsn, parseLsn, timelineId } from '../wal/lsn.ts';
 import { overlapStart } from './stored-overlap.ts';
 import { WalReceiver } from './wal-receiver.ts';
 
@@ -207,6 +207,8 @@ async function receive(
       retryIntervalMs: 5_000,
       slotName: undefined,
     }),
+    apply: () => INVALID_LSN,
+    applyChanged: new Condition(),
     feedback: () => ({ xmin: 0n, catalogXmin: 0n }),
     feedbackChanged: new Condition(),
     clock: primary.clock,

@@ -15,7 +15,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Condition } from '../base/condition.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
-import type { ReplicationClient } from '../protocol/client.ts';
+import type { ReplicationClient, StreamStart } from '../protocol/client.ts';
 import { UpstreamError } from '../protocol/error-response.ts';
 import { describeAddress } from '../protocol/network.ts';
 import { formatStartReplication } from '../protocol/replication-command.ts';
@@ -23,11 +23,12 @@ import type { ControlFile } from '../store/control-file.ts';
 import type { HistoryFiles } from '../store/history-files.ts';
 import type { WalStore } from '../store/wal-store.ts';
 import { WalCorruption } from '../wal/corruption.ts';
-import { INVALID_LSN, type Lsn, formatLsn, maxLsn } from '../wal/lsn.ts';
+import { INVALID_LSN, type Lsn, type TimelineId, formatLsn, maxLsn } from '../wal/lsn.ts';
 import type { Feedback } from './status-report.ts';
 import { type TimelineEnd, timelineEndBehind } from './timeline-end.ts';
 import { StoredOverlap } from './stored-overlap.ts';
 import { checkSameHistory, fetchHistories } from './upstream-histories.ts';
+import { createUpstreamSlot } from './upstream-slot.ts';
 import {
   type UpstreamIdentity,
   checkSameCluster,
@@ -69,6 +70,10 @@ export interface WalReceiverOptions {
   control: ControlFile;
   histories: HistoryFiles;
   settings: () => ReceiverSettings;
+  /** What the attached server has replayed; 0/0 for a relay. */
+  apply: () => Lsn;
+  /** Notified when `apply` gives something else. */
+  applyChanged: Condition;
   feedback: () => Feedback;
   /** Notified when `feedback` may give something else. */
   feedbackChanged: Condition;
@@ -261,15 +266,10 @@ export class WalReceiver {
     signal: AbortSignal,
     overlap: StoredOverlap | undefined,
   ): Promise<StreamEnd> {
-    const { settings, feedback, feedbackChanged } = this.#options;
+    const { settings, apply, applyChanged, feedback, feedbackChanged } = this.#options;
     const { timeline, received } = this.#store;
-    const { slotName: slot } = settings();
-    const command = formatStartReplication({
-      start: overlap?.start ?? received,
-      timeline,
-      ...(slot === undefined ? {} : { slot }),
-    });
-    const answer = await this.#answered(client, () => client.startCopyBoth(command));
+    const start = overlap?.start ?? received;
+    const answer = await this.#startStream(client, { start, timeline });
     if (answer.kind === 'results') return parseTimelineEnd(answer.results);
     const provenBefore = this.#store.proven;
     this.#status = { ...this.#status, state: 'streaming', reason: undefined };
@@ -281,7 +281,8 @@ export class WalReceiver {
       overlap,
       clock: this.#clock,
       settings,
-      apply: () => INVALID_LSN,
+      apply,
+      applyChanged,
       feedback,
       feedbackChanged,
       onUpstreamPosition: (walEnd, sentAtUs) => {
@@ -299,6 +300,25 @@ export class WalReceiver {
     } catch (error) {
       throw this.#explainMissingWal(error);
     }
+  }
+
+  /** Starts the stream; the slot is made if it is not there, as with an upstream that is new. */
+  async #startStream(
+    client: ReplicationClient,
+    position: { start: Lsn; timeline: TimelineId },
+  ): Promise<StreamStart> {
+    const { slotName: slot } = this.#options.settings();
+    const options = { ...position, ...(slot === undefined ? {} : { slot }) };
+    const command = formatStartReplication(options);
+    try {
+      return await this.#answered(client, () => client.startCopyBoth(command));
+    } catch (error) {
+      const isMissing = asWalcadeError(error).sqlstate === SQLSTATE.UNDEFINED_OBJECT;
+      if (slot === undefined || !isMissing) throw error;
+    }
+    await this.#answered(client, () => createUpstreamSlot(client, slot));
+    this.#log.log(`replication slot "${slot}" was not there on the upstream and has been made`);
+    return this.#answered(client, () => client.startCopyBoth(command));
   }
 
   async #rewind(signal: AbortSignal): Promise<void> {

@@ -59,6 +59,7 @@ async function stream(t: TestContext, { timeoutMs }: { timeoutMs: number }) {
     clock: upstream.clock,
     settings: () => ({ timeoutMs, statusIntervalMs: 10_000 }),
     apply: () => INVALID_LSN,
+    applyChanged: new Condition(),
     feedback: () => ({ xmin: 0n, catalogXmin: 0n }),
     feedbackChanged: new Condition(),
     onUpstreamPosition: () => {},

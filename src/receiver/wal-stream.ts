@@ -67,8 +67,10 @@ export interface WalStreamOptions {
   overlap?: StoredOverlap | undefined;
   clock: Clock;
   settings: () => StreamSettings;
-  /** Replay position of this node: 0/0 for a relay, which replays nothing. */
+  /** What the attached server has replayed: 0/0 for a relay, which replays nothing. */
   apply: () => Lsn;
+  /** Notified when `apply` gives something else. */
+  applyChanged: Condition;
   /** What everything below this node asks to be kept. */
   feedback: () => Feedback;
   /** Notified when `feedback` may give something else. */
@@ -224,6 +226,7 @@ export class UpstreamStream {
 
   async #report(signal: AbortSignal): Promise<void> {
     const stopListening = this.#store.progress.listen(() => this.#wake());
+    const stopListeningToReplay = this.#options.applyChanged.listen(() => this.#wake());
     const stopListeningBelow = this.#options.feedbackChanged.listen(() => {
       this.#hasNewFeedback = true;
       this.#wake();
@@ -238,6 +241,7 @@ export class UpstreamStream {
       }
     } finally {
       stopListening();
+      stopListeningToReplay();
       stopListeningBelow();
     }
   }

@@ -18,6 +18,8 @@ export interface Downstream {
   readonly applicationName: string;
   readonly peer: PeerAddress;
   readonly startedMs: number;
+  /** The attached server's own WAL receiver, over the private socket. */
+  readonly isAttached: boolean;
   state: SenderState;
   timeline: TimelineId | undefined;
   slot: ReplicationSlot | undefined;
@@ -38,6 +40,9 @@ export class DownstreamTable {
   readonly #entries = new Map<number, Downstream>();
   /** Notified when what the downstreams ask to be kept may have changed. */
   readonly feedbackChanged = new Condition();
+  /** Notified when `replayed` has advanced. */
+  readonly replayedChanged = new Condition();
+  #replayed: Lsn = INVALID_LSN;
 
   constructor(slots: ReplicationSlots) {
     this.#slots = slots;
@@ -47,12 +52,27 @@ export class DownstreamTable {
     return this.#entries.size;
   }
 
+  /** How far the attached server has said that it has replayed; 0/0 for a relay. */
+  get replayed(): Lsn {
+    return this.#replayed;
+  }
+
+  /** Takes a downstream's status update into account, as far as it is the attached server's. */
+  noteReplay({ isAttached, replay }: Downstream): void {
+    if (!isAttached || replay <= this.#replayed) return;
+    this.#replayed = replay;
+    this.replayedChanged.notify();
+  }
+
   all(): Downstream[] {
     return [...this.#entries.values()];
   }
 
   add(
-    session: Pick<Downstream, 'pid' | 'user' | 'applicationName' | 'peer' | 'startedMs'>,
+    session: Pick<
+      Downstream,
+      'pid' | 'user' | 'applicationName' | 'peer' | 'startedMs' | 'isAttached'
+    >,
   ): Downstream {
     const downstream: Downstream = {
       ...session,

@@ -168,6 +168,7 @@ function listen(timeoutMs = 60_000) {
     applicationName: 'a',
     peer: { transport: 'local' },
     startedMs: 0,
+    isAttached: false,
     state: 'streaming',
     timeline: undefined,
     slot: undefined,

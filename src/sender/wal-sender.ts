@@ -75,7 +75,10 @@ export class WalSender {
       timeoutMs: () => context.settings().walSenderTimeoutMs,
       // A downstream may ask for more than there is here, and is not told that it was sent that.
       walEnd: () => minLsn(downstream.sent, context.store.served.value),
-      onStatus: () => this.#acknowledged.notify(),
+      onStatus: () => {
+        context.downstreams.noteReplay(downstream);
+        this.#acknowledged.notify();
+      },
       onFeedback: () => context.downstreams.feedbackChanged.notify(),
     });
   }
