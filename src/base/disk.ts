@@ -31,6 +31,13 @@ export interface Disk {
   remove(path: string): Promise<void>;
   /** fsync of a directory: names made, renamed or removed in it are durable afterwards. */
   syncDirectory(path: string): Promise<void>;
+  /** Gives a file or directory to another user. */
+  changeOwner(path: string, owner: Owner): Promise<void>;
+}
+
+export interface Owner {
+  readonly uid: number;
+  readonly gid: number;
 }
 
 const openAsync = promisify(fs.open);
@@ -119,7 +126,28 @@ export const systemDisk: Disk = {
       await closeAsync(descriptor);
     }
   },
+  changeOwner: (path, { uid, gid }) => fs.promises.chown(path, uid, gid),
 };
+
+/** `disk`, with all that is made on it given to `owner`: what root writes and another user reads. */
+export function diskOwnedBy(disk: Disk, owner: Owner): Disk {
+  return {
+    open: async (path, mode) => {
+      const file = await disk.open(path, mode);
+      if (mode === 'create') await disk.changeOwner(path, owner);
+      return file;
+    },
+    makeDirectory: async (path) => {
+      await disk.makeDirectory(path);
+      await disk.changeOwner(path, owner);
+    },
+    list: (directory) => disk.list(directory),
+    rename: (from, to) => disk.rename(from, to),
+    remove: (path) => disk.remove(path),
+    syncDirectory: (path) => disk.syncDirectory(path),
+    changeOwner: (path, other) => disk.changeOwner(path, other),
+  };
+}
 
 /** The whole content of a file. */
 export async function readWholeFile(disk: Disk, path: string): Promise<Buffer> {

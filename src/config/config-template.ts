@@ -13,7 +13,13 @@ import {
   parseParameter,
 } from './parameters.ts';
 
-const GROUPS: readonly ParameterGroup[] = ['Connections', 'Upstream', 'Downstreams', 'Logging'];
+const GROUPS: readonly ParameterGroup[] = [
+  'Connections',
+  'Upstream',
+  'Downstreams',
+  'Attached server',
+  'Logging',
+];
 
 const HEADER = `# The configuration of a walcade node, in the syntax of postgresql.conf:
 #

@@ -7,7 +7,12 @@ import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import { checkSupported, parseConninfo } from './conninfo.ts';
 import { type BaseUnit, INTEGER_MAX } from './parameter-values.ts';
 
-export type ParameterGroup = 'Connections' | 'Upstream' | 'Downstreams' | 'Logging';
+export type ParameterGroup =
+  | 'Connections'
+  | 'Upstream'
+  | 'Downstreams'
+  | 'Attached server'
+  | 'Logging';
 
 interface ParameterBase {
   readonly name: string;
@@ -195,6 +200,22 @@ export const PARAMETERS = {
     group: 'Downstreams',
     context: 'reload',
     description: 'how long to wait for a sign of life from a downstream; 0 disables',
+  },
+  dataDirectory: {
+    name: 'data_directory',
+    type: 'string',
+    default: '',
+    group: 'Attached server',
+    context: 'restart',
+    description: "data directory of the node's own PostgreSQL; empty for a relay, which has none",
+  },
+  postgresBinDirectory: {
+    name: 'postgres_bin_directory',
+    type: 'string',
+    default: '',
+    group: 'Attached server',
+    context: 'restart',
+    description: 'where its programs are; empty to look for them',
   },
   logMinMessages: {
     name: 'log_min_messages',

@@ -42,6 +42,14 @@ const controlSchema = v.object({
   /** Redo pointer of the newest checkpoint record seen. */
   checkpointRedo: v.optional(lsnText),
   cleanShutdown: v.boolean(),
+  /** Where the node was when it last started, by which a copy of it is known. */
+  place: v.optional(
+    v.object({
+      name: v.string(),
+      directory: v.string(),
+      tablespaces: v.record(v.string(), v.string()),
+    }),
+  ),
 });
 
 export interface ControlData {
@@ -54,6 +62,17 @@ export interface ControlData {
   flushed: Lsn;
   checkpointRedo?: Lsn | undefined;
   cleanShutdown: boolean;
+  place?: NodePlace | undefined;
+}
+
+/** By what a node that was moved, renamed or copied is told from one that stayed. */
+export interface NodePlace {
+  /** cluster_name. */
+  name: string;
+  /** The file system's identity of the node's directory. */
+  directory: string;
+  /** The same of each tablespace directory, by OID. */
+  tablespaces: Record<string, string>;
 }
 
 /** What changes, given what there is when its turn comes. */

@@ -158,6 +158,11 @@ export class TestDisk implements Disk {
     });
   }
 
+  /** There is one user here, who owns everything. */
+  changeOwner(): Promise<void> {
+    return Promise.resolve();
+  }
+
   syncDirectory(path: string): Promise<void> {
     return this.#do('sync-directory', path, () => {
       const directory = this.#directoryAt(path);

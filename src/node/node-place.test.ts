@@ -1,0 +1,49 @@
+/** Telling a copied node from one that was moved or renamed. */
+import assert from 'node:assert/strict';
+import { cp, mkdir, mkdtemp, rename, rm, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { checkTablespacesOfCopy, readPlace, relocationOf } from './node-place.ts';
+
+test('a node is copied when it is elsewhere and has another name', async (t) => {
+  const root = await directory(t);
+  const slave = join(root, 'slave');
+  await mkdir(slave);
+  const before = await readPlace(slave, { name: 'slave', dataDirectory: undefined });
+  await cp(slave, join(root, 'slave2'), { recursive: true });
+  const look = (where: string, name: string) =>
+    readPlace(join(root, where), { name, dataDirectory: undefined });
+  assert.equal(relocationOf(undefined, before), 'none');
+  assert.equal(relocationOf(before, await look('slave', 'slave')), 'none');
+  assert.equal(relocationOf(before, await look('slave', 'other')), 'renamed');
+  assert.equal(relocationOf(before, await look('slave2', 'slave')), 'moved');
+  assert.equal(relocationOf(before, await look('slave2', 'slave2')), 'copied');
+  await rename(slave, join(root, 'elsewhere'));
+  assert.equal(relocationOf(before, await look('elsewhere', 'slave')), 'none');
+});
+
+test('a copy whose tablespaces were not copied is refused', async (t) => {
+  const root = await directory(t);
+  const [data, copy] = [join(root, 'a', 'data'), join(root, 'b', 'data')];
+  for (const folder of [data, copy]) await mkdir(join(folder, 'pg_tblspc'), { recursive: true });
+  for (const space of ['ts', 'ts2']) await mkdir(join(root, space));
+  await symlink(join(root, 'ts'), join(data, 'pg_tblspc', '16400'));
+  await symlink(join(root, 'ts'), join(copy, 'pg_tblspc', '16400'));
+  const original = await readPlace(join(root, 'a'), { name: 'a', dataDirectory: data });
+  const shared = await readPlace(join(root, 'b'), { name: 'b', dataDirectory: copy });
+  assert.throws(() => checkTablespacesOfCopy(original, shared), {
+    sqlstate: '55006',
+    message: 'tablespace 16400 is the same directory as that of node "a"',
+  });
+  await rm(join(copy, 'pg_tblspc', '16400'));
+  await symlink(join(root, 'ts2'), join(copy, 'pg_tblspc', '16400'));
+  const own = await readPlace(join(root, 'b'), { name: 'b', dataDirectory: copy });
+  checkTablespacesOfCopy(original, own);
+});
+
+async function directory(t: TestContext): Promise<string> {
+  const path = await mkdtemp(join(tmpdir(), 'walcade-place-'));
+  t.after(() => rm(path, { recursive: true, force: true }));
+  return path;
+}

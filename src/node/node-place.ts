@@ -1,0 +1,82 @@
+/**
+ * Whether a node's directory is the one that it was, or a copy of it.
+ *
+ * A copy has the original's identity, slots and claims in it and must have none of them: its
+ * downstreams are others, and two nodes of one identity would take each other for a loop. A
+ * directory that is elsewhere under the same name was moved, one that stayed may be renamed; both
+ * go on as they were. Elsewhere *and* under another name, it is a copy.
+ */
+import fs from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { SQLSTATE, WalcadeError, systemErrorCode } from '../base/errors.ts';
+import type { NodePlace } from '../store/control-file.ts';
+
+export type Relocation = 'none' | 'moved' | 'renamed' | 'copied';
+
+/** What has become of a node between its last start, at `recorded`, and now. */
+export function relocationOf(recorded: NodePlace | undefined, now: NodePlace): Relocation {
+  if (recorded === undefined) return 'none';
+  const isElsewhere = recorded.directory !== now.directory;
+  const hasOtherName = recorded.name !== now.name;
+  if (isElsewhere) return hasOtherName ? 'copied' : 'moved';
+  return hasOtherName ? 'renamed' : 'none';
+}
+
+/** Where the node is now; `dataDirectory` is that of its attached server, if it has one. */
+export async function readPlace(
+  directory: string,
+  { name, dataDirectory }: { name: string; dataDirectory: string | undefined },
+): Promise<NodePlace> {
+  const links = dataDirectory === undefined ? [] : await tablespacesOf(dataDirectory);
+  const tablespaces: Record<string, string> = {};
+  for (const { oid, location } of links) tablespaces[oid] = await identityOf(location);
+  return { name, directory: await identityOf(directory), tablespaces };
+}
+
+/** The tablespaces of a data directory that lie outside of it, by the links in pg_tblspc. */
+export async function tablespacesOf(
+  dataDirectory: string,
+): Promise<{ oid: string; location: string }[]> {
+  const folder = join(dataDirectory, 'pg_tblspc');
+  const found: { oid: string; location: string }[] = [];
+  for (const oid of (await ifThere(fs.readdir(folder))) ?? []) {
+    const target = await fs.readlink(join(folder, oid)).catch(() => undefined);
+    if (target !== undefined) found.push({ oid, location: resolve(folder, target) });
+  }
+  return found;
+}
+
+/**
+ * Throws 55006 if the copy `now` has a tablespace directory in common with the node that it was
+ * copied from: two servers would write into the same files.
+ */
+export function checkTablespacesOfCopy(recorded: NodePlace, now: NodePlace): void {
+  for (const [oid, identity] of Object.entries(now.tablespaces)) {
+    if (recorded.tablespaces[oid] !== identity) continue;
+    throw new WalcadeError(
+      SQLSTATE.OBJECT_IN_USE,
+      `tablespace ${oid} is the same directory as that of node "${recorded.name}"`,
+      {
+        detail: `This node was copied from "${recorded.name}", its tablespaces were not.`,
+        hint:
+          `Copy the tablespace's directory too, and let the link "pg_tblspc/${oid}" in this ` +
+          "node's data directory point at the copy.",
+      },
+    );
+  }
+}
+
+/** Inode and time of birth: the device's number may change from one boot to the next. */
+async function identityOf(path: string): Promise<string> {
+  const stat = await ifThere(fs.stat(path, { bigint: true }));
+  return stat === undefined ? 'missing' : `${stat.ino}:${stat.birthtimeNs}`;
+}
+
+async function ifThere<T>(result: Promise<T>): Promise<T | undefined> {
+  try {
+    return await result;
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
