@@ -205,7 +205,7 @@ async function unpack(tar: AsyncIterable<Buffer>, directory: string): Promise<vo
 /** PostgreSQL's user owns what its server is to run on. */
 async function changeOwner(directory: string): Promise<void> {
   await chmod(directory, 0o700);
-  const user = postgresUser();
+  const user = await postgresUser();
   if (user === undefined) return;
   await chown(directory, user.uid, user.gid);
   for (const entry of await readdir(directory, { recursive: true })) {

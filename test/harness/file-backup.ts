@@ -6,7 +6,7 @@
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemErrorCode } from '../../src/base/errors.ts';
-import type { PostgresUser } from './postgres-binaries.ts';
+import type { ServerUser } from '../../src/postgres/server-user.ts';
 import type { SqlClient } from './sql-client.ts';
 
 /** Directories whose contents no backup has; pg_wal comes with the upstream's stream. */
@@ -31,7 +31,7 @@ const LEFT_OUT = new Set([
 
 export interface BackupOptions {
   major: number;
-  user: PostgresUser | undefined;
+  user: ServerUser | undefined;
 }
 
 /** Backs up the cluster in `dataDirectory` into `target`, which must not exist. */
@@ -59,7 +59,7 @@ export async function takeBackup(
 export async function copyDirectory(
   source: string,
   target: string,
-  user: PostgresUser | undefined,
+  user: ServerUser | undefined,
 ): Promise<void> {
   await fs.mkdir(target, { recursive: true });
   await copyTree(source, target, () => true);
@@ -111,7 +111,7 @@ async function ifPresent<T>(result: Promise<T>, otherwise: T): Promise<T> {
   }
 }
 
-async function changeOwner(directory: string, user: PostgresUser | undefined): Promise<void> {
+async function changeOwner(directory: string, user: ServerUser | undefined): Promise<void> {
   if (user === undefined) return;
   await fs.lchown(directory, user.uid, user.gid);
   const entries = await fs.readdir(directory, { recursive: true });

@@ -119,7 +119,7 @@ export class PostgresCluster implements Member {
   static async standby(tree: TestDirectory, options: StandbyOptions): Promise<PostgresCluster> {
     const { name, from, upstreamConninfo, directory, slot, settings = {} } = options;
     const place = await choosePlace(tree, { ...options, name, directory });
-    await copyDirectory(from, place.dataDirectory, postgresUser());
+    await copyDirectory(from, place.dataDirectory, await postgresUser());
     const cluster = new PostgresCluster(tree, name, place);
     await cluster.configure({
       ...SETTINGS,
@@ -158,7 +158,7 @@ export class PostgresCluster implements Member {
       args: ['-D', this.dataDirectory],
       log: this.log,
       environment: this.#environment,
-      user: postgresUser(),
+      user: await postgresUser(),
     });
     if (wait) await this.waitUntilReady();
   }
@@ -241,7 +241,7 @@ export class PostgresCluster implements Member {
   async becomeStandby(): Promise<void> {
     const file = join(this.dataDirectory, 'standby.signal');
     await fs.writeFile(file, '');
-    const user = postgresUser();
+    const user = await postgresUser();
     if (user !== undefined) await fs.chown(file, user.uid, user.gid);
   }
 
@@ -314,7 +314,7 @@ export class PostgresCluster implements Member {
     try {
       await takeBackup(client, this.dataDirectory, directory, {
         major: this.binaries.major,
-        user: postgresUser(),
+        user: await postgresUser(),
       });
     } finally {
       await client.close();

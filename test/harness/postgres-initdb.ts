@@ -22,6 +22,6 @@ export async function runInitdb(
   await run(initdb, [...args, `--wal-segsize=${segmentMegabytes}`], {
     cwd: '/',
     env: environment,
-    ...postgresUser(),
+    ...(await postgresUser()),
   });
 }

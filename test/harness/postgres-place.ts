@@ -27,7 +27,7 @@ export async function choosePlace(tree: TestDirectory, wish: Wish): Promise<Plac
   const dataDirectory = wish.directory ?? join(tree.path, wish.name);
   await fs.mkdir(dataDirectory, { mode: 0o700 });
   const socketDirectory = await tree.makeDirectory(`${wish.name}.s`);
-  const user = postgresUser();
+  const user = await postgresUser();
   if (user !== undefined) {
     for (const directory of [dataDirectory, socketDirectory]) {
       await fs.chown(directory, user.uid, user.gid);

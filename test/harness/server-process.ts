@@ -9,7 +9,7 @@ import { once } from 'node:events';
 import { openSync, closeSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { PostgresUser } from './postgres-binaries.ts';
+import type { ServerUser } from '../../src/postgres/server-user.ts';
 import type { ServerLog } from './server-log.ts';
 
 const STOP_TIMEOUT_MS = 60_000;
@@ -31,7 +31,7 @@ export interface ServerProcessOptions {
   /** Gets standard error, and standard output unless `onLine` takes it. */
   log: ServerLog;
   environment: Record<string, string | undefined>;
-  user?: PostgresUser | undefined;
+  user?: ServerUser | undefined;
   /** Gets the lines of standard output. */
   onLine?: (line: string) => void;
 }
