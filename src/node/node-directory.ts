@@ -16,6 +16,10 @@ import { CONTROL_FILE } from '../store/control-file.ts';
 export const PID_FILE = 'walcade.pid';
 export const CONTROL_SOCKET = 'walcade.sock';
 export const SLOT_DIRECTORY = 'pg_replslot';
+/** The attached server's data directory, unless it is elsewhere. */
+export const DATA_DIRECTORY = 'data';
+/** Sockets between the node and its attached server: no one else can enter. */
+export const PRIVATE_DIRECTORY = 'private';
 
 /** Throws 58P01 unless `directory` is a node's. */
 export async function checkNodeDirectory(directory: string): Promise<void> {
@@ -53,10 +57,11 @@ const LOCK_RETRY_MS = 20;
 export async function lockNode(directory: string, clock: Clock): Promise<NodeLock> {
   const path = join(directory, PID_FILE);
   for (let attempt = 1; ; attempt++) {
-    const file = await fs.open(path, 'a+', 0o600);
+    const file = await fs.open(path, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o600);
     if (!locks.tryLock(file.fd)) {
+      const pid = await readPid(file);
       await file.close();
-      if (attempt >= LOCK_ATTEMPTS) throw alreadyRunning(directory, await readPid(directory));
+      if (attempt >= LOCK_ATTEMPTS) throw alreadyRunning(directory, pid);
       await clock.sleep(LOCK_RETRY_MS, new AbortController().signal);
       continue;
     }
@@ -64,8 +69,10 @@ export async function lockNode(directory: string, clock: Clock): Promise<NodeLoc
       const startedSeconds = Math.floor(clock.nowMs() / 1000);
       return {
         describe: async (state, port) => {
-          await file.truncate(0);
-          await file.write(`${process.pid}\n${startedSeconds}\n${port}\n${state}\n`);
+          // Over what is there, so that at no time a reader finds no process ID.
+          const text = `${process.pid}\n${startedSeconds}\n${port}\n${state}\n`;
+          await file.write(text, 0);
+          await file.truncate(Buffer.byteLength(text));
         },
         release: async () => {
           await fs.rm(path, { force: true });
@@ -98,7 +105,7 @@ export async function runningPid(directory: string): Promise<number | undefined>
     throw error;
   }
   try {
-    if (!locks.tryLock(file.fd, { shared: true })) return await readPid(directory);
+    if (!locks.tryLock(file.fd, { shared: true })) return await readPid(file);
     locks.unlock(file.fd);
     return undefined;
   } finally {
@@ -106,8 +113,10 @@ export async function runningPid(directory: string): Promise<number | undefined>
   }
 }
 
-async function readPid(directory: string): Promise<number | undefined> {
-  const [line] = (await fs.readFile(join(directory, PID_FILE), 'utf8')).split('\n');
+/** From the file that is locked: its owner may be about to remove it. */
+async function readPid(file: fs.FileHandle): Promise<number | undefined> {
+  const { buffer, bytesRead } = await file.read({ position: 0 });
+  const [line] = buffer.toString('utf8', 0, bytesRead).split('\n');
   const pid = Number(line);
   return Number.isInteger(pid) && pid > 0 ? pid : undefined;
 }
