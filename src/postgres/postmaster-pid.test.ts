@@ -1,0 +1,82 @@
+/** postmaster.pid, whole, half written, stale and of somebody else. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, realpath, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { parsePostmasterPid, runningServer } from './postmaster-pid.ts';
+
+const WHOLE = `4711
+/srv/slave/data
+1795450000
+4002
+/srv/slave/private/sql
+
+  8389122   1234
+ready   
+`;
+
+test('all lines of a server that is ready are read', () => {
+  assert.deepEqual(parsePostmasterPid(WHOLE), {
+    pid: 4711,
+    dataDirectory: '/srv/slave/data',
+    port: 4002,
+    socketDirectory: '/srv/slave/private/sql',
+    status: 'ready',
+  });
+});
+
+test('lines that the server has not written yet are empty', () => {
+  const lines = WHOLE.split('\n');
+  const first = (count: number): string => `${lines.slice(0, count).join('\n')}\n`;
+  assert.equal(parsePostmasterPid(first(7))?.status, '');
+  assert.equal(parsePostmasterPid(first(4))?.socketDirectory, '');
+  assert.equal(parsePostmasterPid('4711')?.pid, 4711);
+});
+
+test('a standalone backend has the negative of its process ID in the file', () => {
+  assert.equal(parsePostmasterPid('-4711\n/srv/slave/data\n')?.pid, 4711);
+});
+
+test('what no server wrote is not taken for one', () => {
+  for (const text of ['', '\n', '0\n', 'abc\n', '12 13\n', '1e3\n', '99999999999\n', '\0\0\0\0']) {
+    assert.equal(parsePostmasterPid(text), undefined, JSON.stringify(text));
+  }
+});
+
+test('a directory without the file has no server', async (t) => {
+  assert.equal(await runningServer(await makeDirectory(t)), undefined);
+});
+
+test('a process that has ended is no server', async (t) => {
+  const directory = await makeDirectory(t);
+  const child = spawn(process.execPath, ['-e', ''], { cwd: directory, stdio: 'ignore' });
+  await once(child, 'exit');
+  await writeFile(join(directory, 'postmaster.pid'), `${child.pid}\n`);
+  assert.equal(await runningServer(directory), undefined);
+});
+
+test('a process in the directory is the server; one elsewhere got its number later', async (t) => {
+  const directory = await makeDirectory(t);
+  const waiting = ['-e', 'process.stdin.resume()'];
+  const child = spawn(process.execPath, waiting, { cwd: directory, stdio: 'pipe' });
+  t.after(async () => {
+    child.stdin.end();
+    await once(child, 'exit');
+  });
+  await once(child, 'spawn');
+  await writeFile(join(directory, 'postmaster.pid'), `${child.pid}\n${directory}\n`);
+  assert.equal((await runningServer(directory))?.pid, child.pid);
+
+  if (process.platform !== 'linux') return;
+  await writeFile(join(directory, 'postmaster.pid'), `${process.pid}\n${directory}\n`);
+  assert.equal(await runningServer(directory), undefined);
+});
+
+async function makeDirectory(t: TestContext): Promise<string> {
+  const directory = await mkdtemp(join(await realpath(tmpdir()), 'postmaster-pid-'));
+  t.after(() => rm(directory, { recursive: true }));
+  return directory;
+}
