@@ -34,7 +34,7 @@ export async function relayIngest(
   });
   const began = performance.now();
   await relay.start();
-  await relay.waitForCatchup(range.end);
+  await relay.waitForWal(range.end);
   const seconds = (performance.now() - began) / 1000;
   const cpu = await cpuSeconds([relay.pid]);
   const { peak } = await residentMegabytes(relay.pid);

@@ -68,7 +68,7 @@ export async function makeRelay(
     settings: { wal_keep_size: '20GB', wal_sender_timeout: '10min' },
   });
   await relay.start();
-  await relay.waitForCatchup(range.end);
+  await relay.waitForWal(range.end);
   return relay;
 }
 

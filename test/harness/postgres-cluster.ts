@@ -7,7 +7,6 @@
  */
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
-import { formatLsn, type Lsn, parseLsn } from '../../src/wal/lsn.ts';
 import { copyDirectory, takeBackup } from './file-backup.ts';
 import { type PostgresBinaries, postgresUser } from './postgres-binaries.ts';
 import { runInitdb } from './postgres-initdb.ts';
@@ -15,9 +14,10 @@ import { type Place, choosePlace, cleanEnvironment } from './postgres-place.ts';
 import { killTree } from './process-tree.ts';
 import { ServerLog } from './server-log.ts';
 import { ServerProcess } from './server-process.ts';
-import { SqlClient, dumpDatabase } from './sql-client.ts';
+import { SqlClient } from './sql-client.ts';
+import { SqlServer } from './sql-server.ts';
 import type { Member, TestDirectory } from './test-directory.ts';
-import { type WaitOptions, waitFor, waitForValue } from './wait.ts';
+import { type WaitOptions, waitFor } from './wait.ts';
 
 export type Settings = Record<string, string | number | boolean>;
 export type StopMode = 'smart' | 'fast' | 'immediate';
@@ -80,7 +80,7 @@ export interface StandbyOptions {
   port?: number;
 }
 
-export class PostgresCluster implements Member {
+export class PostgresCluster extends SqlServer implements Member {
   readonly name: string;
   readonly dataDirectory: string;
   readonly socketDirectory: string;
@@ -89,9 +89,9 @@ export class PostgresCluster implements Member {
   readonly binaries: PostgresBinaries;
   readonly #environment: Record<string, string>;
   #server: ServerProcess | undefined;
-  #client: SqlClient | undefined;
 
   private constructor(tree: TestDirectory, name: string, place: Place) {
+    super();
     this.name = name;
     this.dataDirectory = place.dataDirectory;
     this.socketDirectory = place.socketDirectory;
@@ -130,6 +130,10 @@ export class PostgresCluster implements Member {
     });
     await cluster.becomeStandby();
     return tree.add(cluster);
+  }
+
+  protected get sqlHost(): string {
+    return this.socketDirectory;
   }
 
   /** A connection string for this server over TCP, without a database. */
@@ -180,7 +184,7 @@ export class PostgresCluster implements Member {
   async stop(mode: StopMode = 'fast'): Promise<void> {
     const server = this.#server;
     if (server === undefined) return;
-    const closed = this.#closeClient();
+    const closed = this.closeSql();
     await server.stop(STOP_SIGNALS[mode]);
     await closed;
     this.#server = undefined;
@@ -194,7 +198,7 @@ export class PostgresCluster implements Member {
   /** Kills the whole server, as a crash of the machine's kernel would but for its page cache. */
   async kill9(): Promise<void> {
     const server = this.#running();
-    const closed = this.#closeClient();
+    const closed = this.closeSql();
     await killTree(server.pid);
     await server.exit();
     await closed;
@@ -245,63 +249,6 @@ export class PostgresCluster implements Member {
     if (user !== undefined) await fs.chown(file, user.uid, user.gid);
   }
 
-  /**
-   * Runs SQL in database `postgres` and gives what `psql -At` would print: rows on lines, values
-   * joined by `|`, null as nothing.
-   */
-  async sql(text: string, params: readonly unknown[] = []): Promise<string> {
-    this.#client ??= SqlClient.pooled(this.socketDirectory, this.port);
-    return this.#client.run(text, params);
-  }
-
-  /** As `sql`, in another database and on a connection of its own. */
-  async query(database: string, text: string): Promise<string> {
-    const client = SqlClient.pooled(this.socketDirectory, this.port, database);
-    try {
-      return await client.run(text, []);
-    } finally {
-      await client.close();
-    }
-  }
-
-  async waitForSql(text: string, expected: string, options: WaitOptions = {}): Promise<void> {
-    await waitForValue(`${text} on ${this.name}`, expected, () => this.sql(text), options);
-  }
-
-  /** Where WAL has been written (primary) or replayed (standby). */
-  async currentLsn(): Promise<Lsn> {
-    const position = await this.sql(
-      `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
-              ELSE pg_current_wal_lsn() END`,
-    );
-    return parseLsn(position);
-  }
-
-  async replayLsn(): Promise<Lsn> {
-    return parseLsn(await this.sql('SELECT pg_last_wal_replay_lsn()'));
-  }
-
-  /** Waits until this standby has replayed `position`, if not given that of `upstream` now. */
-  async waitForReplay(position: Lsn, options: WaitOptions = {}): Promise<void> {
-    const question = `SELECT coalesce(pg_last_wal_replay_lsn(), '0/0')`;
-    let replayed = '';
-    await waitFor(
-      `${this.name} to replay ${formatLsn(position)}`,
-      async () => {
-        replayed = await this.sql(question);
-        return parseLsn(replayed) >= position;
-      },
-      options,
-    ).catch((error: Error) => {
-      throw new Error(`${error.message}; replayed ${replayed}`, { cause: error });
-    });
-  }
-
-  /** Waits until this standby has replayed all that `upstream` has at the time of the call. */
-  async waitForCatchup(upstream: PostgresCluster, options: WaitOptions = {}): Promise<void> {
-    await this.waitForReplay(await upstream.currentLsn(), options);
-  }
-
   /** The process id of the WAL receiver; undefined if there is none. */
   async walReceiverPid(): Promise<number | undefined> {
     const pid = await this.sql('SELECT pid FROM pg_stat_wal_receiver');
@@ -322,25 +269,9 @@ export class PostgresCluster implements Member {
     return directory;
   }
 
-  /** Every user table of `database`, by content: two members with equal dumps hold the same. */
-  async dump(database = 'postgres'): Promise<string> {
-    const client = await SqlClient.single(this.socketDirectory, this.port, database);
-    try {
-      return await dumpDatabase(client);
-    } finally {
-      await client.close();
-    }
-  }
-
   #running(): ServerProcess {
     if (this.#server === undefined) throw new Error(`${this.name} is not running`);
     return this.#server;
-  }
-
-  async #closeClient(): Promise<void> {
-    const client = this.#client;
-    this.#client = undefined;
-    await client?.close();
   }
 
   /** postmaster.pid tells what `pg_ctl -w` waits for: line 1 the process id, line 8 its state. */

@@ -174,7 +174,7 @@ export async function assertEqual({ primary, relay, standby }: RelayedCluster): 
   assert.equal(await standby.dump(), await primary.dump());
   // A dump writes WAL itself, as it sets hint bits.
   const end = await primary.currentLsn();
-  await relay.waitForCatchup(end);
+  await relay.waitForWal(end);
   await assertSameWal(primary, relay, end);
   const verified = await relay.cli(['wal', 'verify', relay.directory]);
   assert.equal(verified.code, 0, verified.stdout);

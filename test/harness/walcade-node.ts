@@ -6,15 +6,17 @@
  */
 import { execFile } from 'node:child_process';
 import { appendFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readStatus } from '../../src/admin/control-socket.ts';
 import type { NodeStatus } from '../../src/admin/node-status.ts';
 import { CONTROL_SOCKET } from '../../src/node/node-directory.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../src/wal/lsn.ts';
+import { findPostgres } from './postgres-binaries.ts';
 import { type LogMark, ServerLog } from './server-log.ts';
 import { ServerProcess } from './server-process.ts';
 import type { Member, TestDirectory } from './test-directory.ts';
+import { SqlServer } from './sql-server.ts';
 import { type WaitOptions, waitFor } from './wait.ts';
 
 const PROGRAM = fileURLToPath(new URL('../../bin/walcade', import.meta.url));
@@ -29,6 +31,8 @@ export interface NodeOptions {
   /** A conninfo of the upstream. */
   upstream: string;
   port?: number;
+  /** Take a base backup and attach a server of the tested major. */
+  withPostgres?: boolean;
   /** Further arguments of `walcade init`. */
   args?: readonly string[];
   /** Further settings, written at the end of walcade.conf. */
@@ -42,7 +46,7 @@ export interface CommandOutcome {
   stderr: string;
 }
 
-export class WalcadeNode implements Member {
+export class WalcadeNode extends SqlServer implements Member {
   readonly name: string;
   readonly directory: string;
   readonly port: number;
@@ -52,7 +56,12 @@ export class WalcadeNode implements Member {
   #server: ServerProcess | undefined;
   #unaskedExit: string | undefined;
 
-  private constructor(tree: TestDirectory, port: number, options: NodeOptions) {
+  private constructor(
+    tree: TestDirectory,
+    port: number,
+    options: Pick<NodeOptions, 'name' | 'environment'>,
+  ) {
+    super();
     this.name = options.name;
     this.directory = join(tree.path, options.name);
     this.port = port;
@@ -62,15 +71,26 @@ export class WalcadeNode implements Member {
 
   /** Makes a node with `walcade init`; it is not started. */
   static async init(tree: TestDirectory, options: NodeOptions): Promise<WalcadeNode> {
-    const { upstream, args = [], settings = {} } = options;
+    const { upstream, withPostgres = false, args = [], settings = {} } = options;
     const node = new WalcadeNode(tree, options.port ?? (await tree.reservePort()), options);
     tree.add(node);
     const init = ['init', '-D', node.directory, '--upstream', upstream, '--port', `${node.port}`];
+    if (withPostgres) init.push('--with-postgres', '--postgres-bin', await programDirectory());
     const { code, stdout, stderr } = await node.cli([...init, ...args]);
     if (code !== 0) throw new Error(`walcade init ended with status ${code}\n${stdout}${stderr}`);
     const socketDirectory = await tree.makeDirectory(`${node.name}.s`);
     await node.configure({ unix_socket_directories: socketDirectory, ...settings });
     return node;
+  }
+
+  /** The node in `directory` of the test's, made by something else than init: adopt, a copy. */
+  static async at(tree: TestDirectory, options: Omit<NodeOptions, 'upstream'>) {
+    const node = new WalcadeNode(tree, options.port ?? (await tree.reservePort()), options);
+    return tree.add(node);
+  }
+
+  protected get sqlHost(): string {
+    return '127.0.0.1';
   }
 
   /** What a downstream connects with. */
@@ -114,7 +134,9 @@ export class WalcadeNode implements Member {
   async stop(mode: keyof typeof STOP_SIGNALS = 'fast'): Promise<string | undefined> {
     const server = this.#server;
     if (server === undefined) return undefined;
+    const closed = this.closeSql();
     const outcome = await server.stop(STOP_SIGNALS[mode]);
+    await closed;
     this.#server = undefined;
     return outcome;
   }
@@ -132,7 +154,9 @@ export class WalcadeNode implements Member {
   }
 
   async kill9(): Promise<void> {
+    const closed = this.closeSql();
     await this.#running().stop('SIGKILL');
+    await closed;
     this.#server = undefined;
   }
 
@@ -154,11 +178,13 @@ export class WalcadeNode implements Member {
     const server = this.#server;
     if (server === undefined) return;
     this.#unaskedExit = server.outcome;
+    const closed = this.closeSql();
     server.signal('SIGCONT');
     try {
       await server.stop('SIGQUIT', 10_000);
     } finally {
       await server.stop('SIGKILL');
+      await closed;
       this.#server = undefined;
     }
   }
@@ -202,7 +228,7 @@ export class WalcadeNode implements Member {
   }
 
   /** Waits until the node serves all up to `position`, and has it on disk. */
-  async waitForCatchup(position: Lsn, options: WaitOptions = {}): Promise<void> {
+  async waitForWal(position: Lsn, options: WaitOptions = {}): Promise<void> {
     let seen = '';
     await waitFor(
       `${this.name} to serve and flush ${formatLsn(position)}`,
@@ -233,4 +259,9 @@ export class WalcadeNode implements Member {
     if (this.#server === undefined) throw new Error(`${this.name} is not running`);
     return this.#server;
   }
+}
+
+/** Where the programs of the tested major are. */
+async function programDirectory(): Promise<string> {
+  return dirname((await findPostgres()).postgres);
 }

@@ -28,7 +28,7 @@ test('slots are made, read and dropped over the wire as on PostgreSQL', async (t
   assert.deepEqual(await readSlot(client, relay, 'plain'), ['physical', null, null]);
   await primary.sql('CHECKPOINT');
   await primary.sql('INSERT INTO number VALUES (1)');
-  await relay.waitForCatchup(await primary.currentLsn());
+  await relay.waitForWal(await primary.currentLsn());
   const redo = await primary.sql('SELECT redo_lsn FROM pg_control_checkpoint()');
   await client.query('CREATE_REPLICATION_SLOT "reserved" PHYSICAL RESERVE_WAL');
   assert.deepEqual(await readSlot(client, relay, 'reserved'), ['physical', redo, '1']);
@@ -99,7 +99,7 @@ test('a slot survives a stop and a crash of the relay, with the WAL it needs', a
   const restart = await restartLsn(relay, 'away');
   for (const end of ['stop', 'crash'] as const) {
     await writeSegments(primary, 6);
-    await relay.waitForCatchup(await primary.currentLsn());
+    await relay.waitForWal(await primary.currentLsn());
     if (end === 'stop') assert.equal(await relay.stop(), 'exit status 0');
     else await relay.kill9();
     await relay.start();
@@ -128,7 +128,7 @@ test('wal_keep_size and slots decide which segments a relay keeps', async (t) =>
   const first = await oldestOf(relay);
   await writeSegments(primary, 2);
   await primary.sql('CHECKPOINT');
-  await relay.waitForCatchup(await primary.currentLsn());
+  await relay.waitForWal(await primary.currentLsn());
   await client.query('CREATE_REPLICATION_SLOT holder PHYSICAL RESERVE_WAL');
   const restart = await restartLsn(relay, 'holder');
   assert.ok(segmentStart(restart, SEGMENT_BYTES) > first, 'there is WAL that the slot has not');
@@ -137,7 +137,7 @@ test('wal_keep_size and slots decide which segments a relay keeps', async (t) =>
   await writeSegments(primary, 12);
   await waitForOldest(relay, primary, (oldest) => oldest === segmentStart(restart, SEGMENT_BYTES));
   await writeSegments(primary, 5);
-  await relay.waitForCatchup(await primary.currentLsn());
+  await relay.waitForWal(await primary.currentLsn());
   assert.equal((await relay.status()).positions.oldest, await firstSegmentLsn(relay));
   assert.equal(await oldestOf(relay), segmentStart(restart, SEGMENT_BYTES));
   const downstream = await WalClient.connect(tree, relay.conninfo);
@@ -207,7 +207,7 @@ async function waitForOldest(
 ): Promise<void> {
   await writeSegments(primary, 1);
   const end = await primary.currentLsn();
-  await relay.waitForCatchup(end);
+  await relay.waitForWal(end);
   await waitFor('old segments to be removed', async () => isRight(await oldestOf(relay), end));
 }
 
@@ -234,6 +234,6 @@ async function primaryAndRelay(
     settings,
   });
   await relay.start();
-  await relay.waitForCatchup(await primary.currentLsn());
+  await relay.waitForWal(await primary.currentLsn());
   return { tree, primary, relay };
 }

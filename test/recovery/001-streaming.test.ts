@@ -193,7 +193,7 @@ test('a relay works below a standby, and feeds another standby', async (t) => {
 
   // What the standby above confirms is no more than what it has.
   const end = await primary.currentLsn();
-  await relay.waitForCatchup(end);
+  await relay.waitForWal(end);
   const { walEnd } = (await relay.status()).upstream;
   assert.ok(parseLsn(walEnd ?? '') >= end, `${walEnd} is not before ${formatLsn(end)}`);
 });

@@ -25,7 +25,7 @@ test('a relay stopped fast has kept all it has reported, and goes on from there'
   const { primary, relay } = cluster;
   const load = new Load(primary);
   for (let round = 1; round <= 3; round++) {
-    await relay.waitForCatchup(await primary.currentLsn());
+    await relay.waitForWal(await primary.currentLsn());
     assert.equal(await relay.stop('fast'), 'exit status 0');
     assert.ok(!existsSync(join(relay.directory, 'walcade.pid')));
     const reported = await lastReported(primary);
@@ -42,7 +42,7 @@ test('a relay stopped at once comes back, and a stopped one says so', async (t) 
   const { primary, relay } = cluster;
   const load = new Load(primary);
   for (let round = 1; round <= 3; round++) {
-    await relay.waitForCatchup(await primary.currentLsn());
+    await relay.waitForWal(await primary.currentLsn());
     assert.equal(await relay.stop('immediate'), 'exit status 2');
     const { code, stdout } = await relay.cli(['status', '-D', relay.directory]);
     assert.equal(code, 3, stdout);
@@ -75,7 +75,7 @@ test('start, restart and stop work as pg_ctl does, in the background', async (t)
   const second = (await relay.status()).pid;
   assert.notEqual(second, first);
   await primary.sql('INSERT INTO load DEFAULT VALUES');
-  await relay.waitForCatchup(await primary.currentLsn());
+  await relay.waitForWal(await primary.currentLsn());
   assert.equal((await relay.cli(['stop', ...at])).code, 0);
   assert.equal((await relay.cli(['status', ...at])).code, 3);
   const none = await relay.cli(['stop', ...at]);
@@ -121,7 +121,7 @@ test('a start reads the store from its last record on, however much there is bef
   for (let message = 0; message < 20; message++) await primary.sql(largeMessage(3_000_000));
   await primary.sql('INSERT INTO load DEFAULT VALUES');
   const end = await primary.currentLsn();
-  await relay.waitForCatchup(end);
+  await relay.waitForWal(end);
   await relay.stop();
   const segments = await listSegments(relay.directory);
   assert.ok(segments.length > 50, `${segments.length} segments`);

@@ -48,7 +48,7 @@ test('a standby below a chain of five relays has what the primary has', async (t
 
   // Every relay has durably what the primary has, and knows it.
   const end = await primary.currentLsn();
-  for (const relay of chain) await relay.waitForCatchup(end);
+  for (const relay of chain) await relay.waitForWal(end);
   const start = parseLsn((await (chain.at(-1) as WalcadeNode).status()).positions.oldest);
   const range = { timeline: timelineId(1), start, end, segmentBytes };
   const original = await digestStored(primary.dataDirectory, range);
@@ -80,7 +80,7 @@ test('twenty downstreams of one relay all get the bytes of the primary', async (
     ),
   );
   const early = receivers.slice(0, 8).map((receiver) => receiver.receive({ start, end }));
-  await relay.waitForCatchup(end);
+  await relay.waitForWal(end);
   const late = receivers.slice(8).map((receiver) => receiver.receive({ start, end }));
   const original = await digestStored(primary.dataDirectory, range);
   for (const digest of await Promise.all([...early, ...late])) assert.equal(digest, original);
@@ -111,7 +111,7 @@ test("a relay's pg_wal is the primary's, byte for byte", async (t) => {
   await primary.sql('SELECT pg_switch_wal()');
   await primary.sql('INSERT INTO number VALUES (1)');
   const end = parseLsn(await primary.sql('SELECT pg_current_wal_flush_lsn()'));
-  await relay.waitForCatchup(end);
+  await relay.waitForWal(end);
   const oldest = parseLsn((await relay.status()).positions.oldest);
   assert.ok(oldest <= first);
   const range = { timeline: timelineId(1), start: oldest, end, segmentBytes };

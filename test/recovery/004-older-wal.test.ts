@@ -24,7 +24,7 @@ test("a standby of a backup older than its relays' stores starts in one stream",
   await writeSegments(primary, 3);
   const relay = await relayFromNow(tree, primary, 'relay', primary.conninfo);
   await writeSegments(primary, 1);
-  await relay.waitForCatchup(await primary.currentLsn());
+  await relay.waitForWal(await primary.currentLsn());
   const lower = await relayFromNow(tree, primary, 'lower', relay.conninfo);
 
   for (const [name, node] of [
@@ -54,7 +54,7 @@ test("a standby of a backup older than its relays' stores starts in one stream",
 
   // The bytes over the joint are the primary's, from wherever one asks.
   const end = await primary.currentLsn();
-  await lower.waitForCatchup(end);
+  await lower.waitForWal(end);
   for (const node of [relay, lower]) {
     const oldest = parseLsn((await node.status()).positions.oldest);
     for (const from of [start, segmentStart((oldest - 1n) as Lsn, segmentBytes), oldest]) {
@@ -81,7 +81,7 @@ test('WAL that is gone everywhere is refused with 58P01 and its text', async (t)
   const gone = segmentName(timeline, start, segmentBytes);
   await waitFor('the primary to remove old WAL', async () => {
     await writeSegments(primary, 1);
-    await relay.waitForCatchup(await primary.currentLsn());
+    await relay.waitForWal(await primary.currentLsn());
     await primary.sql('CHECKPOINT');
     return !(await listSegments(primary.dataDirectory)).includes(gone);
   });
@@ -164,7 +164,7 @@ async function relayFromNow(
   const args = ['--no-slot', '--start-lsn', now];
   const relay = await WalcadeNode.init(tree, { name, upstream, args });
   await relay.start();
-  await relay.waitForCatchup(parseLsn(now));
+  await relay.waitForWal(parseLsn(now));
   return relay;
 }
 

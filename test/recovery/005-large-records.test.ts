@@ -133,7 +133,7 @@ async function expectSameBytes(
   segmentBytes: number,
 ): Promise<void> {
   const end: Lsn = parseLsn(await primary.sql('SELECT pg_current_wal_flush_lsn()'));
-  await node.waitForCatchup(end);
+  await node.waitForWal(end);
   const start = parseLsn((await node.status()).positions.oldest);
   const range = { timeline: timelineId(1), start, end, segmentBytes };
   assert.equal(

@@ -81,7 +81,7 @@ test('what a relay has reported as flushed is there after a power cut', async (t
 test('a disk that has not kept what it had confirmed stops a start, loudly', async (t) => {
   const { primary, relay } = await relayedCluster(t);
   await primary.sql(`INSERT INTO load (payload) VALUES (repeat('a row ', 100))`);
-  await relay.waitForCatchup(await primary.currentLsn());
+  await relay.waitForWal(await primary.currentLsn());
   // Until its first checkpoint a node walks from its store's beginning, and has confirmed nothing.
   await waitFor('the control file to name a record', async () => {
     const { walk, flushed } = await readControlData(systemDisk, relay.directory);

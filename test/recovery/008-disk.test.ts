@@ -199,7 +199,7 @@ test('WAL corrupted on its way is never forwarded nor reported, and fetched agai
   const { primary, relay, standby } = cluster;
   node.expectLog(/received corrupt WAL from upstream/);
   const before = await primary.currentLsn();
-  await relay.waitForCatchup(before);
+  await relay.waitForWal(before);
 
   // Each time that it is sent it arrives with another bit flipped.
   network.isCorrupting = true;

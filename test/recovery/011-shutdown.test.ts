@@ -41,7 +41,7 @@ for (const situation of ['idle', 'busy', 'in the middle of a large record'] as c
     // Everybody has the shutdown checkpoint, which is the last record.
     const checkpoint = await lastCheckpoint(primary);
     for (const relay of relays) {
-      await relay.waitForCatchup(advance(checkpoint, 1));
+      await relay.waitForWal(advance(checkpoint, 1));
       const { received, proven } = (await relay.status()).positions;
       assert.equal(proven, received, 'nothing of an unfinished record is left');
     }
@@ -107,7 +107,7 @@ test('a dead downstream holds a stop for no longer than wal_sender_timeout', asy
   session.report(parseLsn(served));
   session.stopReading();
   await primary.sql(`INSERT INTO payload SELECT 0, md5(i::text) FROM generate_series(1, 1000) i`);
-  await relay.waitForCatchup(await primary.currentLsn());
+  await relay.waitForWal(await primary.currentLsn());
   const startedMs = performance.now();
   assert.equal(await relay.stop('fast'), 'exit status 0');
   const tookMs = performance.now() - startedMs;

@@ -76,7 +76,7 @@ test('a downstream that reads slowly stays for as long as it answers', async (t)
   assert.deepEqual(await session.answer(`START_REPLICATION ${served}`), ['W']);
   session.stopReading();
   await writeMegabytes(primary, 60);
-  await relay.waitForCatchup(await primary.currentLsn());
+  await relay.waitForWal(await primary.currentLsn());
 
   // It takes nothing for several timeouts, and only says that it is there.
   let end = parseLsn(served);

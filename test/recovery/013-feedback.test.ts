@@ -77,7 +77,7 @@ test('what a standby asks for outlives its connection with a slot on the relay o
   await held.release();
   await relays[1].restart();
   await spendTransactions(primary);
-  await relays[1].waitForCatchup(await primary.currentLsn());
+  await relays[1].waitForWal(await primary.currentLsn());
   assert.deepEqual(await slotsOf(relays[1]), [`kept ${held.xmin}`]);
   assert.equal(await primary.sql(slotXmin), String(held.xmin));
 

@@ -361,6 +361,6 @@ async function primaryAndRelay(
     settings,
   });
   await relay.start();
-  await relay.waitForCatchup(await primary.currentLsn());
+  await relay.waitForWal(await primary.currentLsn());
   return { tree, primary, relay };
 }

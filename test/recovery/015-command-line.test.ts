@@ -51,7 +51,7 @@ test('a node is started, asked, reloaded, restarted, stopped and removed', async
   const conninfo = `host=127.0.0.1 port=${port} user=postgres`;
   const below = await WalcadeNode.init(tree, { name: 'below', upstream: conninfo });
   await below.start();
-  await below.waitForCatchup(await primary.currentLsn());
+  await below.waitForWal(await primary.currentLsn());
   const shown = assertDone(await run('status', '-D', 'node'));
   assert.match(shown, /^node +node \(PID \d+\), running$/m);
   assert.match(
@@ -162,7 +162,7 @@ test('wal ls and verify find what is damaged or missing in any folder of segment
     );
     await primary.sql('SELECT pg_switch_wal()');
   }
-  await node.waitForCatchup(await primary.currentLsn());
+  await node.waitForWal(await primary.currentLsn());
   await node.stop();
   const run = (...args: string[]) => walcade(['wal', ...args], tree.path);
 

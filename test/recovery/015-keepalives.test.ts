@@ -93,7 +93,7 @@ test('the upstream is answered at once also while a downstream takes nothing', a
   for (let at = 0; at < WAL.length; at += 100_000) {
     primary.sendWal(advance(START, at), WAL.subarray(at, at + 100_000), WAL_END);
   }
-  await relay.waitForCatchup(WAL_END);
+  await relay.waitForWal(WAL_END);
   const { sent } = (await relay.status()).downstreams[0] ?? assert.fail();
   assert.notEqual(sent, formatLsn(WAL_END), 'the downstream is stuck');
   for (let round = 0; round < 5; round += 1) {

@@ -188,7 +188,7 @@ test('init tells a refusal of the upstream in its words, with what to do there',
     upstream: as(`user=scram passfile=${passfile}`),
   });
   await node.start();
-  await node.waitForCatchup(await primary.currentLsn());
+  await node.waitForWal(await primary.currentLsn());
   assert.doesNotMatch(JSON.stringify(await node.status()), /right/);
 
   // Whoever may connect may ask a node for its settings: the password is none of them.
@@ -311,7 +311,7 @@ test('a node that is pointed at another cluster takes nothing from it and says w
   // Set right, it goes on by a reload; the error was said once.
   await node.configure({ primary_conninfo: primary.conninfo });
   assertDone(await walcade(['reload', '-D', 'node'], tree.path));
-  await node.waitForCatchup(await primary.currentLsn());
+  await node.waitForWal(await primary.currentLsn());
   assert.equal((await node.log.text()).split(message).length, 2);
 });
 
