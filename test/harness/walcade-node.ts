@@ -22,6 +22,8 @@ import { type WaitOptions, waitFor } from './wait.ts';
 const PROGRAM = fileURLToPath(new URL('../../bin/walcade', import.meta.url));
 /** Log lines of WARNING and above, and what Node.js itself warns of. */
 const GRAVE = /^.*\[\d+\] (?:WARNING|ERROR|FATAL|PANIC): .*$|^\(node:\d+\) .*Warning: .*$/gm;
+/** What a hot standby says of its WAL receiver whenever it is stopped in peace. */
+const ORDINARY = /FATAL: {2}terminating walreceiver process due to administrator command$/;
 const COMMAND_TIMEOUT_MS = 60_000;
 
 const STOP_SIGNALS = { smart: 'SIGTERM', fast: 'SIGINT', immediate: 'SIGQUIT' } as const;
@@ -52,7 +54,7 @@ export class WalcadeNode extends SqlServer implements Member {
   readonly port: number;
   readonly log: ServerLog;
   readonly #environment: Record<string, string | undefined>;
-  readonly #expected: RegExp[] = [];
+  readonly #expected = [ORDINARY];
   #server: ServerProcess | undefined;
   #unaskedExit: string | undefined;
 
