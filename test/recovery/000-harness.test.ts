@@ -5,7 +5,6 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { takeBaseBackup } from '../harness/base-backup.ts';
 import { FaultyNetwork } from '../harness/faulty-network.ts';
 import { PostgresCluster } from '../harness/postgres-cluster.ts';
 import { TestDirectory } from '../harness/test-directory.ts';
@@ -148,7 +147,7 @@ test('a node runs as a process of its own, which the test can stop, kill and ask
   await standby.start();
   await primary.sql('INSERT INTO number SELECT generate_series(1, 1000)');
   await standby.waitForCatchup(primary);
-  await node.waitForCatchup(await primary.currentLsn());
+  await node.waitForWal(await primary.currentLsn());
   assert.deepEqual(
     (await node.status()).downstreams.map(({ applicationName }) => applicationName),
     ['standby'],
@@ -163,27 +162,6 @@ test('a node runs as a process of its own, which the test can stop, kill and ask
   await primary.sql('INSERT INTO number SELECT generate_series(1, 1000)');
   await standby.waitForCatchup(primary);
   assert.equal(await standby.dump(), await primary.dump());
-});
-
-test('a base backup over the replication protocol makes a standby', async (t) => {
-  const { tree, primary } = await primaryWithBackup(t);
-  await primary.sql('INSERT INTO number SELECT generate_series(1, 1000)');
-  for (const walMethod of ['none', 'fetch'] as const) {
-    const backup = await takeBaseBackup(join(tree.path, `backup-${walMethod}`), {
-      port: primary.port,
-      walMethod,
-    });
-    assert.ok(backup.start < backup.end);
-    assert.equal(backup.timeline, 1);
-    const standby = await PostgresCluster.standby(tree, {
-      name: `standby-${walMethod}`,
-      from: backup.directory,
-      // With its WAL inside, a backup becomes consistent without an upstream.
-      upstreamConninfo: walMethod === 'fetch' ? 'host=127.0.0.1 port=1' : primary.conninfo,
-    });
-    await standby.start();
-    assert.equal(await standby.dump(), await primary.dump());
-  }
 });
 
 /** A running primary with a table `number`, and a base backup of it. */
