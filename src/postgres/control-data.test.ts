@@ -111,7 +111,7 @@ test('a state, timeline or segment size that cannot be is refused though the sum
   assert.throws(() => parseControlData(made(228, MB + 1)), { sqlstate: 'XX001' });
 });
 
-test('a directory without pg_control, or with a damaged one, is refused and not waited for', async (t) => {
+test('a directory without pg_control, or with a strange one, is refused at once', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'control-data-'));
   t.after(() => rm(directory, { recursive: true }));
   await assert.rejects(readControlData(directory), { sqlstate: '58P01' });
@@ -121,4 +121,6 @@ test('a directory without pg_control, or with a damaged one, is refused and not 
   assert.equal((await readControlData(directory)).state, 'in archive recovery');
   await writeFile(path, new Uint8Array(8192).fill(7, 0, 8));
   await assert.rejects(readControlData(directory), { sqlstate: '0A000' });
+  await writeFile(path, (await fixture('16-standby')).fill(7, 24, 32));
+  await assert.rejects(readControlData(directory), { sqlstate: 'XX001' });
 });

@@ -3,7 +3,7 @@
  * and from where to where it must replay.
  *
  * The layout is ControlFileData of pg_control.h on little-endian machines. Of the fields read here
- * only 19 has moved some; its version is that of 19rc1, and one that is not in the table is refused.
+ * only 19 has moved some; its version is that of 19rc1, and another one is refused.
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -114,7 +114,8 @@ export function parseControlData(bytes: Uint8Array): ControlData {
 /**
  * Reads a data directory's pg_control, of a running server too: it is written in place, so that a
  * wrong checksum may be a page half written. Then it is read again for as long as it changes
- * (controldata_utils.c, get_controlfile()). Throws 58P01 if it cannot be opened, else as `parseControlData`.
+ * (controldata_utils.c, get_controlfile()). Throws 58P01 if it cannot be opened, else as
+ * `parseControlData`.
  */
 export async function readControlData(dataDirectory: string): Promise<ControlData> {
   const path = join(dataDirectory, 'global', 'pg_control');
