@@ -1,0 +1,139 @@
+/**
+ * The attached PostgreSQL server: started, watched, started again whenever it ends by itself, and
+ * stopped with the node. One for as long as the node runs; nothing outlives `run`, and a node that
+ * is killed takes the server with it (server-watcher.ts).
+ *
+ *   down ──▶ starting, replaying, ready, stopping (server-life.ts) ──▶ down ──▶ …
+ */
+import { assert } from '../base/assert.ts';
+import { retryDelayMs } from '../base/backoff.ts';
+import type { Clock } from '../base/clock.ts';
+import { Condition } from '../base/condition.ts';
+import { SQLSTATE, WalcadeError, describeSystemError } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import { endLeftServer } from './left-server.ts';
+import { type LifeEnd, ServerLife, type LifeState } from './server-life.ts';
+import type { ServerPrograms } from './server-programs.ts';
+import { parseSocketDirectory } from './server-settings.ts';
+import type { ServerUser } from './server-user.ts';
+import { raisedLimits } from './standby-limits.ts';
+
+export interface AttachedServerOptions {
+  programs: ServerPrograms;
+  /** Absolute. */
+  dataDirectory: string;
+  user: ServerUser | undefined;
+  /** Command line settings, made anew for each start. */
+  settings: () => Record<string, string>;
+  clock: Clock;
+  log: Log;
+  /** Lines that the server writes to its log, as they are, each once. */
+  onLogLines: (text: string) => void;
+}
+
+export type AttachedState = 'down' | LifeState;
+
+export interface AttachedStatus {
+  state: AttachedState;
+  pid: number | undefined;
+  /** How it ended last, in words for people; undefined if it has been ready since. */
+  reason: string | undefined;
+  /** How often it was started again. */
+  restarts: number;
+}
+
+const RESTART_DELAY_MS_MAX = 10_000;
+
+export class AttachedServer {
+  /** Notified when `status` changes. */
+  readonly changed = new Condition();
+  readonly #options: AttachedServerOptions;
+  readonly #abandoned = new AbortController();
+  #life: ServerLife | undefined;
+  #reason: string | undefined;
+  #restarts = 0;
+  #hasRun = false;
+
+  constructor(options: AttachedServerOptions) {
+    this.#options = options;
+  }
+
+  get status(): AttachedStatus {
+    const { state = 'down', pid } = this.#life ?? {};
+    return { state, pid, reason: this.#reason, restarts: this.#restarts };
+  }
+
+  /**
+   * Starts the server, watches it and starts it again with backoff whenever it ends by itself;
+   * when `signal` aborts, stops it (fast) and resolves once it is gone, however long that takes.
+   * A server that an earlier node process left running is ended first; throws 55006 for any other
+   * one in the data directory.
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    assert(!this.#hasRun, 'an attached server runs once');
+    this.#hasRun = true;
+    const stop = AbortSignal.any([signal, this.#abandoned.signal]);
+    try {
+      await this.#endLeftServer(stop);
+      await this.#keepRunning(stop);
+    } catch (error) {
+      if (error !== stop.reason) throw error;
+    }
+  }
+
+  /** For an immediate shutdown of the node: sends SIGQUIT and does not wait. */
+  abandon(): void {
+    this.#abandoned.abort(new Error('the attached server is abandoned'));
+    this.#life?.abandon();
+  }
+
+  async #endLeftServer(stop: AbortSignal): Promise<void> {
+    const { dataDirectory, settings, clock, log } = this.#options;
+    const socketDirectory = parseSocketDirectory(settings()['unix_socket_directories'] ?? '');
+    await endLeftServer({ dataDirectory, socketDirectory, clock, log }, stop);
+  }
+
+  async #keepRunning(stop: AbortSignal): Promise<void> {
+    const { clock, log } = this.#options;
+    for (let failures = 0; !stop.aborted; this.#restarts++) {
+      const life = new ServerLife({
+        ...this.#options,
+        settings: { ...(await raisedLimits(this.#options)), ...this.#options.settings() },
+        onChange: () => this.#changed(),
+      });
+      this.#life = life;
+      const end = await life.run(stop).catch(couldNotStart);
+      this.#life = undefined;
+      if (stop.aborted) {
+        log.log(`the attached PostgreSQL server ${end.words}`);
+        this.changed.notify();
+        return;
+      }
+      log.warning(unexpectedEnd(end));
+      this.#reason = end.lastWords ?? `It ${end.words}.`;
+      this.changed.notify();
+      failures = life.wasReady ? 0 : failures + 1;
+      await clock.sleep(retryDelayMs(failures, { maxMs: RESTART_DELAY_MS_MAX }), stop);
+    }
+  }
+
+  #changed(): void {
+    if (this.status.state === 'ready') {
+      this.#reason = undefined;
+      this.#options.log.log('the attached PostgreSQL server accepts connections');
+    }
+    this.changed.notify();
+  }
+}
+
+function couldNotStart(error: unknown): LifeEnd {
+  return { words: `could not be started: ${describeSystemError(error)}`, lastWords: undefined };
+}
+
+function unexpectedEnd({ words, lastWords }: LifeEnd): WalcadeError {
+  return new WalcadeError(
+    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
+    `the attached PostgreSQL server ${words}`,
+    { detail: lastWords === undefined ? undefined : `The server said: ${lastWords}` },
+  );
+}

@@ -1,0 +1,161 @@
+/**
+ * One start of the attached server and all that follows, until its postmaster is gone.
+ *
+ *   starting ──▶ replaying ──▶ ready ──▶ stopping        any of them may end, or go to stopping
+ *
+ * starting   no redo yet, or none needed: then it goes to ready at once
+ * replaying  its log said "redo starts at": not consistent yet, or no snapshot to answer by
+ * ready      its postmaster.pid says so: SQL is answered, by a standby or after a promotion
+ * stopping   asked to by us, or by somebody else, which its postmaster.pid tells
+ */
+import { join } from 'node:path';
+import type { Clock } from '../base/clock.ts';
+import type { Log } from '../base/log.ts';
+import { Postmaster } from './postmaster.ts';
+import { readPostmasterPid } from './postmaster-pid.ts';
+import { ServerLogReader } from './server-log-reader.ts';
+import type { ServerPrograms } from './server-programs.ts';
+import type { ServerUser } from './server-user.ts';
+import { ServerWatcher } from './server-watcher.ts';
+
+export type LifeState = 'starting' | 'replaying' | 'ready' | 'stopping';
+
+export interface ServerLifeOptions {
+  programs: ServerPrograms;
+  dataDirectory: string;
+  user: ServerUser | undefined;
+  /** What goes on the command line. */
+  settings: Readonly<Record<string, string>>;
+  clock: Clock;
+  log: Log;
+  onLogLines: (text: string) => void;
+  /** Told when `state` or `pid` has changed. */
+  onChange: () => void;
+}
+
+/** How a life ended; `words` completes "the attached PostgreSQL server …". */
+export interface LifeEnd {
+  words: string;
+  /** What the server said last, if it tells why. */
+  lastWords: string | undefined;
+}
+
+/** How often postmaster.pid is read. */
+const INTERVAL_MS = 50;
+const READY_INTERVAL_MS = 1_000;
+
+export class ServerLife {
+  readonly #options: ServerLifeOptions;
+  readonly #reader = new ServerLogReader();
+  #postmaster: Postmaster | undefined;
+  #fileStatus = '';
+  #isStopping = false;
+  #state: LifeState = 'starting';
+  #wasReady = false;
+
+  constructor(options: ServerLifeOptions) {
+    this.#options = options;
+  }
+
+  get state(): LifeState {
+    return this.#state;
+  }
+
+  get pid(): number | undefined {
+    return this.#postmaster?.pid;
+  }
+
+  get wasReady(): boolean {
+    return this.#wasReady;
+  }
+
+  /**
+   * Starts the server and resolves when it has ended; when `stop` aborts, asks it for a fast
+   * shutdown. Rejects with a system error if nothing can be started.
+   */
+  async run(stop: AbortSignal): Promise<LifeEnd> {
+    const { dataDirectory, user, clock, log } = this.#options;
+    const watcher = await ServerWatcher.start({ dataDirectory, user, clock, log });
+    try {
+      this.#postmaster = this.#start(watcher);
+      watcher.watch(this.pid);
+      log.log(`started the attached PostgreSQL server, process ID ${this.pid}`);
+      return await this.#live(this.#postmaster, stop);
+    } finally {
+      await watcher.end();
+    }
+  }
+
+  /** Asks for an immediate shutdown. */
+  abandon(): void {
+    this.#postmaster?.signal('SIGQUIT');
+  }
+
+  #start(watcher: ServerWatcher): Postmaster {
+    const { programs, dataDirectory, settings, user, clock, onLogLines } = this.#options;
+    const options = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
+    return new Postmaster({
+      program: join(programs.directory, 'postgres'),
+      args: ['-D', dataDirectory, ...options],
+      user,
+      watcher: watcher.input,
+      clock,
+      onLines: (text) => {
+        onLogLines(text);
+        this.#reader.read(text);
+        this.#update();
+      },
+    });
+  }
+
+  async #live(postmaster: Postmaster, stop: AbortSignal): Promise<LifeEnd> {
+    const shutDown = (): void => {
+      this.#isStopping = true;
+      this.#update();
+      postmaster.signal('SIGINT');
+    };
+    this.#options.onChange();
+    if (stop.aborted) shutDown();
+    stop.addEventListener('abort', shutDown, { once: true });
+    const over = new AbortController();
+    const following = this.#followFile(over.signal);
+    try {
+      const words = await postmaster.ended;
+      return { words, lastWords: this.#reader.lastWords(postmaster.pid) };
+    } finally {
+      stop.removeEventListener('abort', shutDown);
+      over.abort();
+      await following;
+    }
+  }
+
+  /** Reads postmaster.pid again and again; one of an earlier start does not count. */
+  async #followFile(over: AbortSignal): Promise<void> {
+    const { dataDirectory, clock } = this.#options;
+    while (!over.aborted) {
+      const said = await readPostmasterPid(dataDirectory).catch(() => undefined);
+      this.#fileStatus = said !== undefined && said.pid === this.pid ? said.status : '';
+      this.#update();
+      const intervalMs = this.#state === 'ready' ? READY_INTERVAL_MS : INTERVAL_MS;
+      await clock.sleep(intervalMs, over).catch(() => {});
+    }
+  }
+
+  #update(): void {
+    const state = this.#isStopping ? 'stopping' : lifeState(this.#fileStatus, this.#reader);
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#wasReady ||= state === 'ready';
+    this.#options.onChange();
+  }
+}
+
+/** The rule: what the server's file and its log say, together. */
+export function lifeState(
+  fileStatus: string,
+  { replays, isReinitializing }: Pick<ServerLogReader, 'replays' | 'isReinitializing'>,
+): LifeState {
+  if (fileStatus === 'stopping') return 'stopping';
+  if (fileStatus === 'ready' && !isReinitializing) return 'ready';
+  return replays ? 'replaying' : 'starting';
+}

@@ -1,0 +1,92 @@
+/**
+ * What the attached server's log tells that no file does: whether it replays, that it starts anew
+ * after one of its processes crashed, and what it said before it ended. One for each start.
+ *
+ * Only lines of processes without a session count, which log_line_prefix tells apart: no client
+ * can write one (continuation lines begin with a tab).
+ */
+
+/** The lines as `log_line_prefix` in server-settings.ts makes them, without `[user@database]`. */
+const LINE = /^\S+ \S+ UTC \[([0-9]+)\] (LOG|FATAL|PANIC): {2}(?:[0-9A-Z]{5}: )?(.*)$/;
+const ANY_PREFIX = /^\S+ \S+ UTC \[[0-9]+\] /;
+
+/** The end of a process because of which the postmaster gives up (LogChildExit()). */
+const PROCESS_END =
+  /^(?:startup process \(PID ([0-9]+)\) exited with|.* \(PID ([0-9]+)\) was terminated by) /;
+
+const FATAL_MAX = 16;
+
+export class ServerLogReader {
+  #replays = false;
+  #isReinitializing = false;
+  #isSpeaking = false;
+  /** Before the log is set up, what goes wrong is said without a prefix. */
+  #firstWords: string | undefined;
+  #processEnd: { pid: number; line: string } | undefined;
+  /** The last FATAL or PANIC of each process. */
+  readonly #fatal = new Map<number, string>();
+
+  /** Whether redo has begun since the server started, or started anew. */
+  get replays(): boolean {
+    return this.#replays;
+  }
+
+  /**
+   * Whether the server ended all its processes and starts them anew, as it does when one of them
+   * crashed: its postmaster.pid says `ready` all the while.
+   */
+  get isReinitializing(): boolean {
+    return this.#isReinitializing;
+  }
+
+  /** Takes note of `text`, one or more whole lines. */
+  read(text: string): void {
+    for (const line of text.split('\n')) this.#readLine(line);
+  }
+
+  /**
+   * Why the server ended, in its own words: what its postmaster said last, else the process
+   * because of whose end it gave up. (A WAL receiver's FATAL is none of both.)
+   */
+  lastWords(postmaster: number | undefined): string | undefined {
+    const own = postmaster === undefined ? undefined : this.#fatal.get(postmaster);
+    const ended = this.#processEnd;
+    const others = ended === undefined ? undefined : (this.#fatal.get(ended.pid) ?? ended.line);
+    return own ?? others ?? this.#firstWords;
+  }
+
+  #readLine(line: string): void {
+    const match = LINE.exec(line);
+    if (match === null) {
+      if (ANY_PREFIX.test(line)) this.#isSpeaking = true;
+      else if (!this.#isSpeaking && line !== '') this.#firstWords = line;
+      return;
+    }
+    this.#isSpeaking = true;
+    const [, pid, level = '', message = ''] = match;
+    if (level === 'LOG') this.#readMessage(message);
+    else this.#remember(Number(pid), `${level}:  ${message}`);
+  }
+
+  #readMessage(message: string): void {
+    const ended = PROCESS_END.exec(message);
+    if (ended !== null) this.#processEnd = { pid: Number(ended[1] ?? ended[2]), line: message };
+    if (message.startsWith('redo starts at ')) this.#replays = true;
+    if (message.startsWith('database system is ready to accept ')) {
+      this.#isReinitializing = false;
+      this.#processEnd = undefined;
+    }
+    if (message === 'all server processes terminated; reinitializing') {
+      this.#isReinitializing = true;
+      this.#replays = false;
+    }
+  }
+
+  /** WAL receivers come and go, each with its FATAL; of all, only the last few can matter. */
+  #remember(pid: number, words: string): void {
+    this.#fatal.delete(pid);
+    this.#fatal.set(pid, words);
+    const [oldest] = this.#fatal.keys();
+    if (this.#fatal.size > FATAL_MAX && oldest !== undefined) this.#fatal.delete(oldest);
+  }
+}
