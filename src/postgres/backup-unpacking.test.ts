@@ -26,7 +26,7 @@ const DATA: TarMember[] = [
   { name: './pg_wal/archive_status/', type: 'directory' },
 ];
 
-test('an archive in pieces of any length, with its end or without, becomes its files', async (t) => {
+test('an archive in pieces of any length, ended or not, becomes its files', async (t) => {
   for (const archive of [tarArchive(DATA), Buffer.concat([tarArchive(DATA), TAR_END])]) {
     for (const pieceBytes of [100, 511, 32_768, archive.length]) {
       const { unpacking, directory } = await makeUnpacking(t);

@@ -127,14 +127,22 @@ test('a stopped backup ends with the reason and leaves nothing', async (t) => {
     assert.deepEqual(await fs.readdir(root), []);
   }
 
-  // Also when all has come, and is on its way to the disk; and before it begins.
+  // Also when all has come and is synced, which takes longer than this.
   const { upstream, begin, root } = await connect(t);
   const stop = new AbortController();
-  const onProgress = (): void => void setImmediate(() => stop.abort(new Error('late')));
-  const taking = assert.rejects(begin({ signal: stop.signal, onProgress }), /late/);
-  await upstream.say(...messages);
+  const taking = assert.rejects(begin({ signal: stop.signal }), /late/);
+  await upstream.say(...messages.slice(0, -1));
+  const kept = join(root, 'data/backup_manifest');
+  while ((await fs.stat(kept).catch(() => undefined))?.size !== manifest().length) await settle();
+  await settle();
+  const said = upstream.say(messages.at(-1) as Buffer);
+  for (let turn = 0; turn < 3; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  stop.abort(new Error('late'));
   await taking;
+  await said;
   assert.deepEqual(await fs.readdir(root), []);
+
+  // And before it begins.
   await assert.rejects(begin({ signal: AbortSignal.abort(new Error('before')) }), /before/);
 });
 
