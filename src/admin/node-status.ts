@@ -33,6 +33,8 @@ export interface NodeStatus {
     lagBytes: number | null;
     lastMessageSentAt: string | null;
   };
+  /** The attached PostgreSQL server; null for a relay. */
+  server: ServerStatus | null;
   positions: {
     oldest: string;
     received: string;
@@ -44,6 +46,20 @@ export interface NodeStatus {
   failure: string | null;
   downstreams: DownstreamStatus[];
   slots: SlotStatus[];
+}
+
+/** What is known of the attached server. */
+export interface ServerStatus {
+  version: string;
+  dataDirectory: string;
+  state: string;
+  pid: number | null;
+  /** Why it does not answer SQL. */
+  reason: string | null;
+  /** How often it has been started again since the node was. */
+  restarts: number;
+  replay: string | null;
+  lagBytes: number | null;
 }
 
 /** As a row of pg_stat_replication. */
@@ -88,7 +104,22 @@ export interface StatusSources {
   receiver: WalReceiver;
   downstreams: DownstreamTable;
   slots: ReplicationSlots;
+  attachment: AttachmentSource | undefined;
   clock: Clock;
+}
+
+/** The attached server, as far as its status is concerned. */
+export interface AttachmentSource {
+  readonly dataDirectory: string;
+  readonly programs: { readonly version: string };
+  readonly server: {
+    readonly status: {
+      state: string;
+      pid: number | undefined;
+      reason: string | undefined;
+      restarts: number;
+    };
+  };
 }
 
 const POSTGRES_EPOCH_MS = 946_684_800_000;
@@ -118,6 +149,7 @@ export function nodeStatus(sources: StatusSources): NodeStatus {
       lagBytes: lagBytes(store.received, status.upstreamWalEnd),
       lastMessageSentAt: formatTimestampUs(status.upstreamSentAtUs),
     },
+    server: serverStatus(sources),
     positions: {
       oldest: formatLsn(store.oldest),
       received: formatLsn(store.received),
@@ -127,7 +159,7 @@ export function nodeStatus(sources: StatusSources): NodeStatus {
       served: formatLsn(served),
     },
     failure: store.failure?.message ?? null,
-    downstreams: sources.downstreams.all().map((d) => ({
+    downstreams: sources.downstreams.others().map((d) => ({
       pid: d.pid,
       user: d.user,
       applicationName: d.applicationName,
@@ -153,6 +185,23 @@ export function nodeStatus(sources: StatusSources): NodeStatus {
       xmin: slot.xmin === 0n ? null : slot.xmin.toString(),
       catalogXmin: slot.catalogXmin === 0n ? null : slot.catalogXmin.toString(),
     })),
+  };
+}
+
+function serverStatus({ attachment, downstreams, store }: StatusSources): NodeStatus['server'] {
+  if (attachment === undefined) return null;
+  const { dataDirectory, programs, server } = attachment;
+  const { state, pid, reason, restarts } = server.status;
+  const { replayed } = downstreams;
+  return {
+    version: programs.version,
+    dataDirectory,
+    state,
+    pid: pid ?? null,
+    reason: reason ?? null,
+    restarts,
+    replay: formatKnown(replayed),
+    lagBytes: replayed === INVALID_LSN ? null : lagBytes(replayed, store.served.value),
   };
 }
 

@@ -129,7 +129,7 @@ export const systemDisk: Disk = {
   changeOwner: (path, { uid, gid }) => fs.promises.chown(path, uid, gid),
 };
 
-/** `disk`, with all that is made on it given to `owner`: what root writes and another user reads. */
+/** `disk`, with all that is made on it given to `owner`, who is to read what root writes. */
 export function diskOwnedBy(disk: Disk, owner: Owner): Disk {
   return {
     open: async (path, mode) => {

@@ -1,5 +1,6 @@
 /** The command line: what each command takes, and which exit status its outcome has. */
 import { readFileSync } from 'node:fs';
+import { isAbsolute, resolve } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { asWalcadeError } from '../base/errors.ts';
 import { checkNodeDirectory } from '../node/node-directory.ts';
@@ -33,14 +34,56 @@ function lsnArgument(text: string) {
   }
 }
 
-interface InitFlags {
+/** `OLD=NEW` of --tablespace-mapping, added to those before; `\\=` stands for a `=` in a path. */
+function tablespaceMapping(text: string, before: Map<string, string>): Map<string, string> {
+  const [from, to, ...more] = text.split(/(?<!\\)=/).map((path) => path.replaceAll('\\=', '='));
+  if (from === undefined || to === undefined || more.length > 0) {
+    throw new InvalidArgumentError('It must be of the form OLD=NEW.');
+  }
+  if (!isAbsolute(from) || !isAbsolute(to)) {
+    throw new InvalidArgumentError('Both directories must be absolute paths.');
+  }
+  // Without the slashes that they may end with.
+  return new Map([...before, [resolve(from), resolve(to)]]);
+}
+
+interface NewNodeFlags {
   directory: string;
   upstream: string;
   name?: string;
   port?: string;
   listen?: string;
   slot?: string | boolean;
+  postgresBin?: string;
+}
+
+interface InitFlags extends NewNodeFlags {
   startLsn?: ReturnType<typeof parseLsn>;
+  withPostgres: boolean;
+  tablespaceMapping: Map<string, string>;
+  keep: boolean;
+}
+
+/** Options that every way of making a node has. */
+function newNodeOptions(command: Command): Command {
+  return command
+    .option('--name <name>', "application_name and slot name (default: the directory's name)")
+    .option('--port <port>', 'port to listen on (default: 5432)')
+    .option('--listen <addresses>', 'listen_addresses (default: localhost)')
+    .addOption(new Option('--slot <name>', 'name of the slot to make on the upstream'))
+    .addOption(new Option('--no-slot', 'make no slot'))
+    .option('--postgres-bin <dir>', "where PostgreSQL's programs are (default: looked for)");
+}
+
+function choiceOf({ directory, upstream, name, port, listen, slot }: NewNodeFlags) {
+  return {
+    directory,
+    upstream,
+    name,
+    port,
+    listenAddresses: listen,
+    slot: slot === true ? undefined : slot,
+  };
 }
 
 function createProgram(onStatus: (status: number) => void): Command {
@@ -50,29 +93,7 @@ function createProgram(onStatus: (status: number) => void): Command {
     .addHelpText('after', EXAMPLES)
     .configureOutput({ outputError: (text, write) => write(`walcade: ${text}`) })
     .exitOverride();
-  program
-    .command('init')
-    .description('make a node that receives WAL from an upstream')
-    .requiredOption(...DIRECTORY)
-    .requiredOption('--upstream <conninfo>', 'connection string of the upstream')
-    .option('--name <name>', "application_name and slot name (default: the directory's name)")
-    .option('--port <port>', 'port to listen on (default: 5432)')
-    .option('--listen <addresses>', 'listen_addresses (default: localhost)')
-    .addOption(new Option('--slot <name>', 'name of the slot to make on the upstream'))
-    .addOption(new Option('--no-slot', 'make no slot'))
-    .option('--start-lsn <lsn>', 'where the store begins', lsnArgument)
-    .action(async (flags: InitFlags) => {
-      const { initCommand } = await import('./init-command.ts');
-      await initCommand({
-        directory: flags.directory,
-        upstream: flags.upstream,
-        name: flags.name,
-        port: flags.port,
-        listenAddresses: flags.listen,
-        slot: flags.slot === true ? undefined : flags.slot,
-        startLsn: flags.startLsn,
-      });
-    });
+  addNewNodeCommands(program);
   program
     .command('run')
     .description('run a node in the foreground, with its log on stderr')
@@ -104,6 +125,58 @@ function createProgram(onStatus: (status: number) => void): Command {
   addWalCommands(program, onStatus);
   hintAtHelp(program, 'walcade');
   return program;
+}
+
+function addNewNodeCommands(program: Command): void {
+  const init = program
+    .command('init')
+    .description('make a node that receives WAL from an upstream')
+    .requiredOption(...DIRECTORY)
+    .requiredOption('--upstream <conninfo>', 'connection string of the upstream');
+  newNodeOptions(init)
+    .option('--start-lsn <lsn>', 'where the store begins', lsnArgument)
+    .option('--with-postgres', 'take a base backup, and run a hot standby on it', false)
+    .option(
+      '--tablespace-mapping <old=new>',
+      'put a tablespace elsewhere than on the upstream; may be repeated',
+      tablespaceMapping,
+      new Map<string, string>(),
+    )
+    .option('--keep', 'leave what came of a base backup that broke off', false)
+    .action(async (flags: InitFlags) => {
+      const { initCommand } = await import('./init-command.ts');
+      const { startLsn, withPostgres, tablespaceMapping: mapping, keep } = flags;
+      checkPostgresFlags(init, flags);
+      const bin = flags.postgresBin === undefined ? {} : { binDirectory: flags.postgresBin };
+      const postgres = { ...bin, tablespaceMapping: mapping, keep };
+      await initCommand({ ...choiceOf(flags), startLsn, ...(withPostgres ? { postgres } : {}) });
+    });
+  const adopt = program
+    .command('adopt')
+    .description('make a node around an existing data directory')
+    .requiredOption(...DIRECTORY)
+    .requiredOption('--data <dir>', 'the data directory, which stays where it is')
+    .requiredOption('--upstream <conninfo>', 'connection string of the upstream');
+  newNodeOptions(adopt).action(async (flags: NewNodeFlags & { data: string }) => {
+    const { adoptCommand } = await import('./adopt-command.ts');
+    const { data: dataDirectory, postgresBin: binDirectory } = flags;
+    await adoptCommand({ ...choiceOf(flags), dataDirectory, binDirectory });
+  });
+}
+
+/** Options that say nothing without a server, or nothing with one, are mistakes. */
+function checkPostgresFlags(
+  init: Command,
+  { withPostgres, postgresBin, keep, ...flags }: InitFlags,
+): void {
+  const refuse = (message: string): never => init.error(`error: ${message}`);
+  if (withPostgres) {
+    if (flags.startLsn !== undefined) refuse('--start-lsn cannot be used with --with-postgres');
+    return;
+  }
+  if (postgresBin !== undefined) refuse('--postgres-bin needs --with-postgres');
+  if (flags.tablespaceMapping.size > 0) refuse('--tablespace-mapping needs --with-postgres');
+  if (keep) refuse('--keep needs --with-postgres');
 }
 
 /** A mistake in the use of a command is followed by where its help is. */

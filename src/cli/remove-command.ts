@@ -1,5 +1,5 @@
 /** `walcade remove`: asks, then drops the slot on the upstream and deletes the node's directory. */
-import { checkRemovable, removeNode } from '../node/remove-node.ts';
+import { type Removal, checkRemovable, removeNode } from '../node/remove-node.ts';
 import { systemDoors } from '../node/system-doors.ts';
 import { confirm, stderrLog } from './terminal.ts';
 
@@ -7,15 +7,24 @@ const NEVER = new AbortController().signal;
 
 /** Resolves to the exit status: 1 when the answer was no. Throws with nothing removed. */
 export async function removeCommand(directory: string, { yes }: { yes: boolean }): Promise<number> {
-  const { slot } = await checkRemovable(directory);
-  const what = slot === undefined ? '' : `drop replication slot "${slot}" on the upstream and `;
-  if (!yes && !(await confirm(`This will ${what}delete "${directory}" with its WAL. Go on?`))) {
+  const removal = await checkRemovable(directory);
+  if (!yes && !(await confirm(`This will ${describeRemoval(directory, removal)}. Go on?`))) {
     process.stderr.write('nothing was removed (use --yes to remove without a question)\n');
     return 1;
   }
   const log = stderrLog(() => 'warning');
   await removeNode({ ...systemDoors, log }, directory, NEVER);
+  const { slot, leftData } = removal;
   const dropped = slot === undefined ? '' : `, slot "${slot}" dropped on the upstream`;
-  process.stdout.write(`node in "${directory}" removed${dropped}\n`);
+  const left = leftData === undefined ? '' : `; its data is left in "${leftData}"`;
+  process.stdout.write(`node in "${directory}" removed${dropped}${left}\n`);
   return 0;
+}
+
+/** `drop replication slot "x" on the upstream and delete "node" with its WAL`. */
+function describeRemoval(directory: string, { slot, tablespaces, leftData }: Removal): string {
+  const drop = slot === undefined ? '' : `drop replication slot "${slot}" on the upstream and `;
+  const spaces = tablespaces.map((location) => `, tablespace "${location}"`).join('');
+  const left = leftData === undefined ? '' : `, leaving the data in "${leftData}"`;
+  return `${drop}delete "${directory}" with all that is in it${spaces}${left}`;
 }

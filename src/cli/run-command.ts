@@ -16,12 +16,14 @@ export async function runCommand(directory: string): Promise<number> {
   }
   process.on('SIGQUIT', () => {
     log.log('received immediate shutdown request');
+    abandon();
     process.exit(2);
   });
   // A log that cannot be written (a full disk) and a reader of "ready" that has left end nothing.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   // SIGHUP before there is anything to reload must not end the node.
   let reload = async (): Promise<void> => {};
+  let abandon = (): void => {};
   process.on('SIGHUP', () => void reload());
   try {
     await runNode(
@@ -30,9 +32,8 @@ export async function runCommand(directory: string): Promise<number> {
         ...systemDoors,
         log,
         onReady: (listening) => process.stdout.write(`ready on ${listening.join(', ')}\n`),
-        onReloadable: (action) => {
-          reload = action;
-        },
+        onControls: (controls) => ({ reload, abandon } = controls),
+        onServerLog: (text) => void process.stderr.write(text),
         onLogLevel: (level) => {
           minimum = level;
         },

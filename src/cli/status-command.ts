@@ -37,6 +37,7 @@ function describe(status: NodeStatus): string {
     ['proven', positions.proven],
     ['flushed', positions.flushed],
     ['kept from', positions.oldest],
+    ...describeServer(status.server),
   ];
   if (status.failure !== null) facts.push(['failure', pc.red(status.failure)]);
   let text = formatFacts(facts);
@@ -68,6 +69,19 @@ function describe(status: NodeStatus): string {
 /** Why the upstream is not streaming, on a line of its own. */
 function because({ reason }: NodeStatus['upstream']): [string, string][] {
   return reason === null ? [] : [['', pc.yellow(reason)]];
+}
+
+function describeServer(server: NodeStatus['server']): [string, string][] {
+  if (server === null) return [];
+  const { version, state, pid, reason, restarts, replay, lagBytes } = server;
+  const process = pid === null ? '' : ` (PID ${pid})`;
+  const again = restarts === 0 ? '' : `, started again ${restarts} times`;
+  const facts: [string, string][] = [
+    ['server', `PostgreSQL ${version}${process}, ${state}${again}`],
+  ];
+  if (reason !== null) facts.push(['', pc.yellow(reason)]);
+  if (replay !== null) facts.push(['replayed', `${replay}${describeLag(lagBytes, 'behind')}`]);
+  return facts;
 }
 
 function describeUpstream({ address, state, conninfo, slot }: NodeStatus['upstream']): string {

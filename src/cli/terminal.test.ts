@@ -40,24 +40,23 @@ test('facts stand under each other', () => {
 });
 
 test('init says what it found, what it made, and how to start it', () => {
-  const made = {
-    name: 'relay',
-    serverVersion: '18.4',
-    role: 'primary' as const,
+  const start = lsn(0x1000000n);
+  const identity = {
     systemIdentifier: 7711370198089870397n,
     timeline: timelineId(1),
-    slot: undefined,
-    start: lsn(0x1000000n),
+    walEnd: start,
   };
-  const options = {
-    directory: '/srv/relay',
-    upstream: 'host=db1',
-    name: undefined,
-    port: '5433',
-    listenAddresses: undefined,
-    slot: false as const,
-    startLsn: undefined,
+  const upstream = {
+    identity,
+    settings: {},
+    serverVersion: '18.4',
+    versionNum: 180_004,
+    major: 18,
+    segmentBytes: 0x1000000,
+    role: 'primary' as const,
   };
+  const made = { name: 'relay', slot: undefined, upstream, built: { start } };
+  const options = { directory: '/srv/relay', port: '5433' };
   assert.equal(
     describeNode(made, options),
     `upstream  primary, PostgreSQL 18.4, timeline 1

@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline/promises';
 import { pc, pcError } from './colors.ts';
 import { systemClock } from '../base/clock.ts';
 import { AssertionFailed } from '../base/assert.ts';
-import { asWalcadeError } from '../base/errors.ts';
+import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import { type LogLevel, createLog, formatLogEntry } from '../base/log.ts';
 
 /** Shows an error as psql does: message, detail, hint; no stack trace but for a bug of ours. */
@@ -24,6 +24,17 @@ export function stderrLog(minimum: () => LogLevel) {
     },
     { minimum },
   );
+}
+
+/** Aborts when the person at the terminal, or the system, asks the command to end. */
+export function interruptible(): AbortSignal {
+  const stop = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(name, () => {
+      stop.abort(new WalcadeError(SQLSTATE.QUERY_CANCELED, `canceled by ${name}`));
+    });
+  }
+  return stop.signal;
 }
 
 /** Asks a question that is answered by yes or no; no without a terminal. */

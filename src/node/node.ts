@@ -1,38 +1,41 @@
 /**
  * The composition root: puts a node together from its directory and runs it.
  *
- *   lock ─▶ walk the store ─▶ listen ─▶ ready ─▶ receive and serve ─▶ stop
+ *   lock ─▶ walk the store ─▶ listen, receive, serve ─▶ ready when the attached server is ─▶ stop
  *
- * Stop in peace: the upstream stream ends, what was received is made durable and sent to every
- * downstream that is streaming, then the store closes. A failed fsync, or an invariant that
- * does not hold, ends the node at once: the next start walks from what is known to be good.
+ * Stop in peace: the upstream stream and the attached server end, what was received is made durable
+ * and sent to every downstream that is streaming, then the store closes. A failed fsync, or an
+ * invariant that does not hold, ends the node at once: the next start walks from what is known to
+ * be good.
  */
 import { join } from 'node:path';
 import { nodeStatus } from '../admin/node-status.ts';
 import { type ControlServer, type ReloadOutcome, serveControl } from '../admin/control-socket.ts';
 import type { Clock } from '../base/clock.ts';
-import type { Disk } from '../base/disk.ts';
+import { type Disk, diskOwnedBy } from '../base/disk.ts';
 import type { Log } from '../base/log.ts';
 import { asWalcadeError } from '../base/errors.ts';
 import { endTogether } from '../base/task-group.ts';
 import { describeConninfo, parseConninfo } from '../config/conninfo.ts';
-import { loadConfig } from '../config/conf-file.ts';
-import { loadHba } from '../config/hba.ts';
-import { PARAMETERS, type ParameterKey, showConfig } from '../config/parameters.ts';
+import { type NodeConfig, PARAMETERS } from '../config/parameters.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
-import type { Network } from '../protocol/network.ts';
+import type { Listener, Network } from '../protocol/network.ts';
 import { checkSystemIdentifier, identifySystem } from '../receiver/upstream-identity.ts';
 import { WalReceiver } from '../receiver/wal-receiver.ts';
 import { DownstreamTable } from '../sender/downstreams.ts';
-import type { SenderContext, ShownSetting } from '../sender/sender-context.ts';
+import type { SenderContext } from '../sender/sender-context.ts';
 import { ControlFile } from '../store/control-file.ts';
 import { HistoryFiles } from '../store/history-files.ts';
 import { ReplicationSlots } from '../store/replication-slots.ts';
 import { WAL_DIRECTORY, WalStore } from '../store/wal-store.ts';
+import { Attachment } from './attachment.ts';
 import { FrontDoor } from './front-door.ts';
 import { type Listeners, openListeners } from './listeners.ts';
+import { LiveConfig } from './live-config.ts';
 import { CONTROL_SOCKET, SLOT_DIRECTORY, checkNodeDirectory, lockNode } from './node-directory.ts';
 import { keepRetention, saveSlots } from './retention-keeper.ts';
+import { settlePlace } from './settle-place.ts';
+import { shownSettings } from './shown-settings.ts';
 import { connectUpstream } from './upstream-connector.ts';
 
 export interface NodeOptions {
@@ -41,15 +44,22 @@ export interface NodeOptions {
   network: Network;
   clock: Clock;
   log: Log;
-  /** Told once, when connections are served. */
+  /** Told once, when connections are served: SQL too, if the node has an attached server. */
   onReady: (listening: string[]) => void;
-  /** Called with a function that reads the configuration anew. */
-  onReloadable?: (reload: () => Promise<void>) => void;
+  /** Called once with what can be done to the node while it runs. */
+  onControls?: (controls: NodeControls) => void;
+  /** Called with what the attached server writes to its log. */
+  onServerLog?: (text: string) => void;
   /** Called with what log_min_messages says, at start and at each reload. */
   onLogLevel?: (level: NodeConfig['logMinMessages']) => void;
 }
 
-type NodeConfig = Awaited<ReturnType<typeof loadConfig>>;
+export interface NodeControls {
+  /** Reads the configuration anew. */
+  reload: () => Promise<void>;
+  /** Ends the attached server without waiting, for a process that is about to end itself. */
+  abandon: () => void;
+}
 
 /** The receiver begins anew when one of these has changed. */
 const UPSTREAM_PARAMETERS = ['primaryConninfo', 'primarySlotName'] as const;
@@ -80,27 +90,27 @@ class Node {
   readonly #receiver: WalReceiver;
   readonly #context: SenderContext;
   readonly #door: FrontDoor;
+  readonly #attachment: Attachment | undefined;
   readonly #startedMs: number;
-  #config: NodeConfig;
-  #hbaRules: Awaited<ReturnType<typeof loadHba>>;
+  readonly #live: LiveConfig;
   #isStopping = false;
 
   private constructor(
     options: NodeOptions,
     parts: {
-      config: NodeConfig;
-      hbaRules: Awaited<ReturnType<typeof loadHba>>;
+      live: LiveConfig;
       control: ControlFile;
       store: WalStore;
       slots: ReplicationSlots;
       histories: HistoryFiles;
+      attachment: Attachment | undefined;
     },
   ) {
     const { clock, log } = options;
-    const { store, slots, control, histories } = parts;
+    const { store, slots, control, histories, attachment } = parts;
+    this.#attachment = attachment;
     this.#options = options;
-    this.#config = parts.config;
-    this.#hbaRules = parts.hbaRules;
+    this.#live = parts.live;
     this.#control = control;
     this.#store = store;
     this.#slots = slots;
@@ -140,8 +150,11 @@ class Node {
         logReplicationCommands: this.#config.logReplicationCommands,
       }),
       upstreamSettings: () => control.data.upstreamSettings,
-      shownSettings: () => this.#shownSettings(),
+      shownSettings: () =>
+        shownSettings(this.#config, control.data, this.#receiver.status.upstreamPath),
+      attachedRedo: () => attachment?.redo,
       connectUpstream: (signal) => this.#connectSameCluster(signal),
+      connectForBackup: (signal) => this.#connectForBackup(signal),
       clock,
     };
     this.#door = new FrontDoor({
@@ -150,19 +163,34 @@ class Node {
         authenticationTimeoutMs: this.#config.authenticationTimeoutMs,
         maxWalSenders: this.#config.maxWalSenders,
         logConnections: this.#config.logConnections,
-        hbaRules: this.#hbaRules,
+        hbaRules: this.#live.hbaRules,
       }),
       clock,
       log,
+      ...(attachment === undefined ? {} : { server: attachment }),
     });
   }
 
   static async open(options: NodeOptions): Promise<Node> {
-    const { directory, disk, clock, log } = options;
-    const config = await loadConfig(directory);
+    const { directory, network, clock, log } = options;
+    const control = await ControlFile.open(options.disk, directory);
+    await settlePlace({ disk: options.disk, log, directory, control });
+    const live = await LiveConfig.load(directory);
+    const { config } = live;
     options.onLogLevel?.(config.logMinMessages);
-    const hbaRules = await loadHba(directory);
-    const control = await ControlFile.open(disk, directory);
+    const attachment = config.dataDirectory
+      ? await Attachment.open({
+          directory,
+          config,
+          control: control.data,
+          network,
+          clock,
+          log,
+          onLogLines: options.onServerLog ?? (() => {}),
+        })
+      : undefined;
+    const owner = attachment?.user;
+    const disk = owner === undefined ? options.disk : diskOwnedBy(options.disk, owner);
     const slots = await ReplicationSlots.open({
       disk,
       directory: join(directory, SLOT_DIRECTORY),
@@ -170,7 +198,11 @@ class Node {
     });
     const histories = new HistoryFiles(disk, join(directory, WAL_DIRECTORY));
     const store = await WalStore.open({ disk, clock, log, directory, control });
-    return new Node(options, { config, hbaRules, control, store, slots, histories });
+    return new Node(options, { live, control, store, slots, histories, attachment });
+  }
+
+  get #config(): NodeConfig {
+    return this.#live.config;
   }
 
   get port(): number {
@@ -179,60 +211,79 @@ class Node {
 
   /** Listens, tells that the node is ready, and runs it until `signal` aborts. */
   async run(signal: AbortSignal, onReady: () => Promise<void>): Promise<void> {
-    const { network, directory, log, onReloadable } = this.#options;
+    const { network, directory, onControls } = this.#options;
     const listeners = await openListeners(network, this.#config, (socket, peer) =>
       this.#door.accept(socket, peer),
     );
     let control: ControlServer | undefined;
+    let receiverDoor: Listener | undefined;
     try {
       control = await serveControl(join(directory, CONTROL_SOCKET), {
         status: () => this.#status(listeners.addresses),
         reload: () => this.#reload(),
       });
-      onReloadable?.(async () => void (await this.#reload()));
-      await onReady();
-      log.log(`listening on ${listeners.addresses.join(', ')}`);
-      this.#options.onReady(listeners.addresses);
-      await this.#runParts(signal, listeners);
+      receiverDoor = await this.#attachment?.listen((socket) => this.#door.acceptAttached(socket));
+      onControls?.({
+        reload: async () => void (await this.#reload()),
+        abandon: () => this.#attachment?.server.abandon(),
+      });
+      await this.#runParts(signal, { listeners, onReady });
     } finally {
       this.#door.close();
       listeners.close();
+      receiverDoor?.close();
       await control?.close();
       await this.#control.close();
     }
   }
 
   /** The store outlives the others: what they leave is written before it closes. */
-  async #runParts(signal: AbortSignal, listeners: Listeners): Promise<void> {
+  async #runParts(signal: AbortSignal, start: Start): Promise<void> {
     await endTogether(new AbortController().signal, [
       (group) => this.#store.run(group),
-      (group) => this.#work(signal, group, listeners),
+      (group) => this.#work(signal, group, start),
     ]);
   }
 
+  /** Tells that the node serves as soon as all of it does. */
+  async #announce(signal: AbortSignal, { listeners, onReady }: Start): Promise<void> {
+    const { log } = this.#options;
+    log.log(`listening on ${listeners.addresses.join(', ')}`);
+    await this.#attachment?.whenReady(signal);
+    await onReady();
+    this.#options.onReady(listeners.addresses);
+    await untilAborted(signal);
+  }
+
   /** Receives and serves until asked to stop, then stops in peace; or ends with the store. */
-  async #work(stop: AbortSignal, group: AbortSignal, listeners: Listeners): Promise<void> {
+  async #work(stop: AbortSignal, group: AbortSignal, start: Start): Promise<void> {
     const { clock, log } = this.#options;
     const { backupStarts } = this.#context;
+    const attachment = this.#attachment;
     const ending = AbortSignal.any([stop, group]);
     const retention = {
       store: this.#store,
       slots: this.#slots,
       backupStarts,
       keepBytes: () => this.#config.walKeepSizeBytes,
+      attachedRedo: async () => attachment?.readRedo(),
       clock,
       log,
     };
+    // What the disk refused to the store it may refuse to the server: that is not waited for.
+    group.addEventListener('abort', () => attachment?.server.abandon(), { once: true });
     try {
       await endTogether(ending, [
         (signal) => this.#receiver.run(signal),
         (signal) => keepRetention(retention, signal),
+        (signal) => this.#announce(signal, start),
+        ...(attachment === undefined ? [] : [(signal: AbortSignal) => attachment.run(signal)]),
       ]);
     } catch (error) {
       if (error !== ending.reason) throw error;
     }
     if (group.aborted) return;
-    await this.#stop(group, listeners);
+    await this.#stop(group, start.listeners);
     await saveSlots(retention);
   }
 
@@ -259,20 +310,16 @@ class Node {
   }
 
   async #reload(): Promise<ReloadOutcome> {
-    const { directory, log } = this.#options;
+    const { log, onLogLevel } = this.#options;
     try {
-      const config = await loadConfig(directory);
-      const hbaRules = await loadHba(directory);
-      const needRestart = this.#changedButForRestart(config);
-      const followed = UPSTREAM_PARAMETERS.find((key) => config[key] !== this.#config[key]);
+      const { changed, needRestart } = await this.#live.reload();
       for (const name of needRestart) {
         log.log(`parameter "${name}" cannot be changed without restarting the node`);
       }
-      this.#config = { ...config, ...this.#restartOnly() };
-      this.#hbaRules = hbaRules;
-      this.#options.onLogLevel?.(config.logMinMessages);
+      onLogLevel?.(this.#config.logMinMessages);
       this.#downstreams.feedbackChanged.notify();
       log.log('configuration files were read again');
+      const followed = UPSTREAM_PARAMETERS.find((key) => changed.includes(key));
       if (followed !== undefined) {
         this.#receiver.restart(`parameter "${PARAMETERS[followed].name}" has changed`);
       }
@@ -282,18 +329,6 @@ class Node {
       const { message, detail, hint } = asWalcadeError(error);
       return { error: { message, detail, hint }, needRestart: [] };
     }
-  }
-
-  #restartOnly(): Partial<NodeConfig> {
-    const kept = Object.entries(this.#config).filter(([key]) => needsRestart(key));
-    return Object.fromEntries(kept);
-  }
-
-  #changedButForRestart(config: NodeConfig): string[] {
-    return (Object.keys(PARAMETERS) as ParameterKey[])
-      .filter(needsRestart)
-      .map((key) => PARAMETERS[key].name)
-      .filter((name) => showConfig(config, name) !== showConfig(this.#config, name));
   }
 
   #connectUpstream(signal: AbortSignal) {
@@ -318,29 +353,12 @@ class Node {
     }
   }
 
-  /** As SHOW answers them to whoever may connect: without the secrets of primary_conninfo. */
-  #shownSettings(): ShownSetting[] {
-    const config = {
-      ...this.#config,
-      primaryConninfo: describeConninfo(parseConninfo(this.#config.primaryConninfo)),
-    };
-    const own = Object.values(PARAMETERS).map(({ name, description }) => ({
-      name,
-      value: showConfig(config, name),
-      description,
-    }));
-    const names = new Set<string>(own.map(({ name }) => name));
-    const mirrored = Object.entries(this.#control.data.upstreamSettings)
-      .filter(([name]) => !names.has(name))
-      .map(([name, value]) => ({ name, value, description: 'As the upstream has it.' }));
-    const { nodeId } = this.#control.data;
-    const path = this.#receiver.status.upstreamPath.join(',');
-    return [
-      ...own,
-      ...mirrored,
-      { name: 'walcade.node_id', value: nodeId, description: 'Identity of this node.' },
-      { name: 'walcade.upstream_path', value: path, description: 'The nodes above this one.' },
-    ];
+  /** The attached server has data pages while it runs; else the upstream is asked for them. */
+  async #connectForBackup(signal: AbortSignal): Promise<ReplicationClient> {
+    const attachment = this.#attachment;
+    if (attachment?.server.status.state !== 'ready') return this.#connectSameCluster(signal);
+    const { user } = parseConninfo(this.#config.primaryConninfo);
+    return attachment.connectForBackup(user, signal);
   }
 
   #status(listen: string[]) {
@@ -356,11 +374,20 @@ class Node {
       receiver: this.#receiver,
       downstreams: this.#downstreams,
       slots: this.#slots,
+      attachment: this.#attachment,
       clock: this.#options.clock,
     });
   }
 }
 
-function needsRestart(key: string): boolean {
-  return PARAMETERS[key as ParameterKey].context === 'restart';
+interface Start {
+  listeners: Listeners;
+  onReady: () => Promise<void>;
+}
+
+function untilAborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason as Error);
+    else signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+  });
 }

@@ -121,7 +121,8 @@ async function withKeeper() {
     },
   };
   const log = createLog((entry) => entries.push(entry), { minimum: () => 'warning' });
-  const options = { slots: store.slots, backupStarts: new Set<never>(), clock, log };
+  const attachedRedo = () => Promise.resolve(undefined);
+  const options = { slots: store.slots, backupStarts: new Set<never>(), attachedRedo, clock, log };
   node.ended = keepRetention(
     { ...options, store: store.store, keepBytes: () => node.keepBytes },
     stop.signal,

@@ -24,6 +24,8 @@ export interface RetentionOptions {
   /** Starts of base backups that pass through. */
   backupStarts: ReadonlySet<{ start: Lsn }>;
   keepBytes: () => number;
+  /** Where recovery of the attached server begins; undefined without one. */
+  attachedRedo: () => Promise<Lsn | undefined>;
   clock: Clock;
   log: Log;
 }
@@ -96,8 +98,10 @@ async function saveAll({ slots }: Pick<RetentionOptions, 'slots'>): Promise<void
 /** Removes the WAL that nobody has a claim on, as of now. */
 async function removeOldWal(options: RetentionOptions): Promise<void> {
   const { store, slots, backupStarts, keepBytes } = options;
+  const attachedRedo = await options.attachedRedo();
   const { flushed, walkFrom, checkpointRedo, segmentBytes } = store;
   const reserved = [...slots.claims(), ...[...backupStarts].map(({ start }) => start)];
+  if (attachedRedo !== undefined) reserved.push(attachedRedo);
   const kept = oldestKept(
     { flushed, walkFrom, checkpointRedo, keepBytes: BigInt(keepBytes()), reserved },
     segmentBytes,

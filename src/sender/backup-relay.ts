@@ -1,5 +1,6 @@
 /**
- * BASE_BACKUP for a downstream, passed through from the upstream: a relay has no data pages.
+ * BASE_BACKUP for a downstream, passed through from who has data pages: the attached server, or the
+ * upstream.
  *
  * Messages are read, and written again as they were, each batch when the downstream has taken the
  * one before. UPLOAD_MANIFEST and the incremental backup after it share one upstream connection,
@@ -92,7 +93,7 @@ export class BackupRelay {
     signal: AbortSignal,
     action: (upstream: ReplicationClient) => Promise<void>,
   ): Promise<void> {
-    this.#upstream ??= await this.#context.connectUpstream(signal);
+    this.#upstream ??= await this.#context.connectForBackup(signal);
     const upstream = this.#upstream;
     const abandon = (): void => upstream.connection.close();
     if (signal.aborted) abandon();

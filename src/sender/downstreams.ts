@@ -68,6 +68,11 @@ export class DownstreamTable {
     return [...this.#entries.values()];
   }
 
+  /** All but the attached server's own WAL receiver. */
+  others(): Downstream[] {
+    return this.all().filter(({ isAttached }) => !isAttached);
+  }
+
   add(
     session: Pick<
       Downstream,

@@ -103,8 +103,10 @@ export async function createSlot(
  * Where a slot with RESERVE_WAL begins: a base backup that is taken next, or one that is passing
  * through, has to find its WAL from its start on.
  */
-function reservedStart({ store, backupStarts }: SenderContext): Lsn {
+function reservedStart({ store, backupStarts, attachedRedo }: SenderContext): Lsn {
   let oldest = store.checkpointRedo ?? store.oldest;
+  // A backup of the attached server begins there.
+  oldest = minLsn(oldest, attachedRedo() ?? oldest);
   for (const { start } of backupStarts) oldest = minLsn(oldest, start);
   return oldest;
 }

@@ -37,8 +37,12 @@ export interface SenderContext {
   upstreamSettings: () => Readonly<Record<string, string>>;
   /** Every setting that SHOW answers, this node's own and the upstream's. */
   shownSettings: () => ShownSetting[];
+  /** Where recovery of the attached server begins; undefined for a relay. */
+  attachedRedo: () => Lsn | undefined;
   /** A further connection to the upstream, for what this node passes on. */
   connectUpstream(signal: AbortSignal): Promise<ReplicationClient>;
+  /** A connection to a server with data pages: the attached one, or the upstream. */
+  connectForBackup(signal: AbortSignal): Promise<ReplicationClient>;
   clock: Clock;
 }
 

@@ -1,0 +1,110 @@
+/**
+ * The directory of a node that is being made: empty at first, written last, gone again when
+ * something goes wrong between.
+ */
+import { randomUUID } from 'node:crypto';
+import fs from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Disk, type Owner, diskOwnedBy, writeFileDurably } from '../base/disk.ts';
+import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from '../base/errors.ts';
+import { CONF_FILE_NAME } from '../config/conf-file.ts';
+import { hbaTemplate } from '../config/config-template.ts';
+import { HBA_FILE_NAME } from '../config/hba.ts';
+import { ControlFile } from '../store/control-file.ts';
+import { WAL_DIRECTORY } from '../store/wal-store.ts';
+import type { Lsn } from '../wal/lsn.ts';
+import { SLOT_DIRECTORY } from './node-directory.ts';
+import { readPlace } from './node-place.ts';
+import type { UpstreamFacts } from './upstream-facts.ts';
+
+/** Others than root have to pass through the directory to what is PostgreSQL's in it. */
+const PASSABLE = 0o711;
+
+export interface NewNode {
+  directory: string;
+  name: string;
+  /** The text of walcade.conf. */
+  config: string;
+  upstream: UpstreamFacts;
+  /** Where the store begins. */
+  start: Lsn;
+  server: { dataDirectory: string; user: Owner | undefined } | undefined;
+}
+
+/** Writes a node's files. The control file comes last: a directory with one is a node. */
+export async function writeNode(disk: Disk, node: NewNode): Promise<void> {
+  const { directory, name, config, upstream, start, server } = node;
+  const owner = server?.user;
+  const walDisk = owner === undefined ? disk : diskOwnedBy(disk, owner);
+  if (owner !== undefined) await fs.chmod(directory, PASSABLE);
+  await walDisk.makeDirectory(join(directory, WAL_DIRECTORY));
+  await disk.makeDirectory(join(directory, SLOT_DIRECTORY));
+  await writeFileDurably(disk, join(directory, CONF_FILE_NAME), Buffer.from(config));
+  await writeFileDurably(disk, join(directory, HBA_FILE_NAME), Buffer.from(hbaTemplate()));
+  const { identity, segmentBytes, settings } = upstream;
+  await ControlFile.create(disk, directory, {
+    nodeId: randomUUID(),
+    systemIdentifier: identity.systemIdentifier,
+    segmentBytes,
+    upstreamSettings: settings,
+    timeline: identity.timeline,
+    walk: { from: start, startsAt: 'segment' },
+    flushed: start,
+    cleanShutdown: true,
+    place: await readPlace(directory, { name, dataDirectory: server?.dataDirectory }),
+  });
+}
+
+/**
+ * Makes the directory, or takes one that is there and holds nothing but `mayHold`; returns whether
+ * it was made.
+ */
+export async function makeEmptyDirectory(
+  directory: string,
+  { mayHold }: { mayHold: readonly string[] },
+): Promise<boolean> {
+  try {
+    await fs.mkdir(directory, { mode: 0o700 });
+    return true;
+  } catch (error) {
+    if (systemErrorCode(error) !== 'EEXIST') {
+      throw new WalcadeError(
+        SQLSTATE.IO_ERROR,
+        `could not create directory "${directory}": ${describeSystemError(error)}`,
+        { hint: 'The directory above it must exist, and be yours to write into.' },
+      );
+    }
+  }
+  const names = await fs.readdir(directory);
+  if (names.every((name) => mayHold.includes(name))) return false;
+  throw new WalcadeError(
+    SQLSTATE.DUPLICATE_FILE,
+    `directory "${directory}" exists but is not empty`,
+    { hint: 'Empty it, or choose another directory with -D.' },
+  );
+}
+
+/** Takes back what was written; `keep` names what is not ours to remove. */
+export async function emptyDirectory(
+  directory: string,
+  { isMade, keep }: { isMade: boolean; keep: readonly string[] },
+): Promise<void> {
+  const names = await fs.readdir(directory);
+  for (const name of names.filter((each) => !keep.includes(each))) {
+    await fs.rm(join(directory, name), { recursive: true, force: true });
+  }
+  if (isMade && keep.length === 0) await fs.rmdir(directory);
+}
+
+/** Where the Unix sockets of a new node go: the usual places that can be written to. */
+export async function socketDirectories(): Promise<string[]> {
+  const writable: string[] = [];
+  for (const directory of ['/tmp', '/var/run/postgresql']) {
+    const isWritable = await fs.access(directory, fs.constants.W_OK).then(
+      () => true,
+      () => false,
+    );
+    if (isWritable) writable.push(directory);
+  }
+  return writable;
+}

@@ -1,0 +1,86 @@
+/**
+ * What a start does first: finds out whether the node still is where it was, and makes a copy a
+ * node of its own, with another identity, none of the original's slots, and a slot on the upstream
+ * that is named after itself.
+ *
+ * The control file is written last. A start that ends before that finds the copy again and does
+ * what is left to do.
+ */
+import { randomUUID } from 'node:crypto';
+import fs from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { type Disk, writeFileDurably } from '../base/disk.ts';
+import { systemErrorCode } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import { CONF_FILE_NAME, loadConfig, setParameter } from '../config/conf-file.ts';
+import type { ControlFile, NodePlace } from '../store/control-file.ts';
+import { SLOT_DIRECTORY } from './node-directory.ts';
+import { checkTablespacesOfCopy, readPlace, relocationOf } from './node-place.ts';
+import { slotNameOf } from './slot-name.ts';
+
+export interface SettleOptions {
+  disk: Disk;
+  log: Log;
+  directory: string;
+  control: ControlFile;
+}
+
+/** Throws 55006 if the node is a copy that shares a tablespace with the original. */
+export async function settlePlace(options: SettleOptions): Promise<void> {
+  const { directory, control } = options;
+  const config = await loadConfig(directory);
+  const dataDirectory = config.dataDirectory ? resolve(directory, config.dataDirectory) : undefined;
+  const place = await readPlace(directory, { name: config.clusterName, dataDirectory });
+  const from = control.data.place;
+  if (from !== undefined && relocationOf(from, place) === 'copied') {
+    const slotName = config.primarySlotName;
+    await settleCopy(options, { from, to: place, slotName, dataDirectory });
+  } else if (!isDeepStrictEqual(from, place)) {
+    await control.update({ place });
+  }
+}
+
+async function settleCopy(
+  { disk, log, directory, control }: SettleOptions,
+  {
+    from,
+    to,
+    slotName,
+    dataDirectory,
+  }: { from: NodePlace; to: NodePlace; slotName: string; dataDirectory: string | undefined },
+): Promise<void> {
+  checkTablespacesOfCopy(from, to);
+  const slots = await removeAll(join(directory, SLOT_DIRECTORY));
+  if (dataDirectory !== undefined) await removeAll(join(dataDirectory, SLOT_DIRECTORY));
+  const nodeId = randomUUID();
+  const facts = [`Its identity is ${nodeId} now.`];
+  if (slots.length > 0) facts.push(`Replication slots that were removed: ${slots.join(', ')}.`);
+  // A slot that is named after the original would be fought over with it.
+  if (slotName !== '' && slotName === slotNameOf(from.name)) {
+    const own = slotNameOf(to.name);
+    await setSlotName(disk, directory, own);
+    facts.push(`Its slot on the upstream is "${own}" now, in ${CONF_FILE_NAME} too.`);
+  }
+  await control.update({ nodeId, place: to });
+  log.log(`this node is a copy of node "${from.name}"`, facts.join(' '));
+}
+
+async function setSlotName(disk: Disk, directory: string, slot: string): Promise<void> {
+  const path = join(directory, CONF_FILE_NAME);
+  const text = await fs.readFile(path, 'utf8');
+  await writeFileDurably(disk, path, Buffer.from(setParameter(text, 'primary_slot_name', slot)));
+}
+
+/** Empties the directory of slots; what was in it. */
+async function removeAll(directory: string): Promise<string[]> {
+  let names: string[];
+  try {
+    names = await fs.readdir(directory);
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return [];
+    throw error;
+  }
+  for (const name of names) await fs.rm(join(directory, name), { recursive: true, force: true });
+  return names.map((name) => name.replace(/\.json$/, ''));
+}

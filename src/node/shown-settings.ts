@@ -1,0 +1,31 @@
+/** What SHOW answers on a replication connection: settings of this node and of its upstream. */
+import { describeConninfo, parseConninfo } from '../config/conninfo.ts';
+import { type NodeConfig, PARAMETERS, showConfig } from '../config/parameters.ts';
+import type { ShownSetting } from '../sender/sender-context.ts';
+import type { ControlData } from '../store/control-file.ts';
+
+/** As whoever may connect is told them: without the secrets of primary_conninfo. */
+export function shownSettings(
+  config: NodeConfig,
+  { nodeId, upstreamSettings }: Readonly<ControlData>,
+  upstreamPath: readonly string[],
+): ShownSetting[] {
+  const primaryConninfo = describeConninfo(parseConninfo(config.primaryConninfo));
+  const shown = { ...config, primaryConninfo };
+  const own = Object.values(PARAMETERS).map(({ name, description }) => ({
+    name,
+    value: showConfig(shown, name),
+    description,
+  }));
+  const names = new Set<string>(own.map(({ name }) => name));
+  const mirrored = Object.entries(upstreamSettings)
+    .filter(([name]) => !names.has(name))
+    .map(([name, value]) => ({ name, value, description: 'As the upstream has it.' }));
+  const path = upstreamPath.join(',');
+  return [
+    ...own,
+    ...mirrored,
+    { name: 'walcade.node_id', value: nodeId, description: 'Identity of this node.' },
+    { name: 'walcade.upstream_path', value: path, description: 'The nodes above this one.' },
+  ];
+}

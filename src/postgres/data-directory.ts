@@ -1,0 +1,121 @@
+/**
+ * A data directory as it has to be before the attached server first runs in it: a standby's, with
+ * configuration files that can be read on this machine.
+ *
+ * Nothing of ours is written but standby.signal, and what must be there and a backup may lack.
+ */
+import fs from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from '../base/errors.ts';
+import { readControlData } from './control-data.ts';
+import type { ServerUser } from './server-user.ts';
+
+const CONF_FILE = 'postgresql.conf';
+
+/** The major version that the data directory is of; throws 58P01 if it is none. */
+export async function readMajor(dataDirectory: string): Promise<number> {
+  let text: string;
+  try {
+    text = await fs.readFile(join(dataDirectory, 'PG_VERSION'), 'utf8');
+  } catch (error) {
+    throw new WalcadeError(
+      SQLSTATE.UNDEFINED_FILE,
+      `directory "${dataDirectory}" is not a database cluster directory`,
+      { detail: `Could not read file "PG_VERSION" in it: ${describeSystemError(error)}.` },
+    );
+  }
+  const major = Number.parseInt(text, 10);
+  if (Number.isInteger(major)) return major;
+  throw new WalcadeError(
+    SQLSTATE.DATA_CORRUPTED,
+    `invalid data in file "${join(dataDirectory, 'PG_VERSION')}": "${text.trim()}"`,
+  );
+}
+
+/**
+ * Makes the server in `dataDirectory` a standby (manual, "Standby Server Operation") that starts on
+ * this machine. Debian keeps configuration files in /etc, so a backup may have none: the settings
+ * that a hot standby must not have lower than the primary are then written, as pg_control has them.
+ * A directive that includes a file which is not here, and would end every start, is commented out.
+ */
+export async function makeStandby(
+  dataDirectory: string,
+  { user }: { user: ServerUser | undefined },
+): Promise<void> {
+  const confFile = join(dataDirectory, CONF_FILE);
+  const conf = await readIfThere(confFile);
+  if (conf === undefined) {
+    await writeOwned(confFile, await minimalConf(dataDirectory), user);
+  } else {
+    const usable = await withoutMissingIncludes(conf, dirname(confFile));
+    if (usable !== conf) await writeOwned(confFile, usable, user);
+  }
+  await writeOwned(join(dataDirectory, 'standby.signal'), '', user);
+  await syncFile(dataDirectory);
+}
+
+/** Where the recovery of a backup begins, as its backup_label says; undefined without one. */
+export async function readBackupLabel(
+  dataDirectory: string,
+): Promise<{ start: string; timeline: number } | undefined> {
+  const label = await readIfThere(join(dataDirectory, 'backup_label'));
+  if (label === undefined) return undefined;
+  const start = /^START WAL LOCATION: ([0-9A-F]+\/[0-9A-F]+) /m.exec(label)?.[1];
+  const timeline = /^START TIMELINE: (\d+)$/m.exec(label)?.[1];
+  if (start !== undefined && timeline !== undefined) return { start, timeline: Number(timeline) };
+  throw new WalcadeError(
+    SQLSTATE.DATA_CORRUPTED,
+    `invalid data in file "${join(dataDirectory, 'backup_label')}"`,
+  );
+}
+
+async function minimalConf(dataDirectory: string): Promise<string> {
+  const { limits } = await readControlData(dataDirectory);
+  const lines = Object.entries(limits).map(([name, value]) => `${name} = ${value}\n`);
+  return `# The base backup had no postgresql.conf. A hot standby needs these to be at least as
+# high as they are on the primary.
+${lines.join('')}`;
+}
+
+const INCLUDE = /^[ \t]*(include|include_dir)[ \t]*=?[ \t]*'((?:[^'\\\n]|''|\\.)*)'/i;
+
+/** Files are looked for as PostgreSQL does: relative to the file that includes them. */
+async function withoutMissingIncludes(conf: string, directory: string): Promise<string> {
+  const lines = await Promise.all(
+    conf.split('\n').map(async (line) => {
+      const name = INCLUDE.exec(line)?.[2];
+      if (name === undefined) return line;
+      const path = resolve(directory, name.replaceAll("''", "'").replace(/\\(.)/g, '$1'));
+      const isHere = await fs.access(path).then(
+        () => true,
+        () => false,
+      );
+      return isHere ? line : `#${line}  # not on this machine`;
+    }),
+  );
+  return lines.join('\n');
+}
+
+async function readIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await fs.readFile(path, 'utf8');
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+async function writeOwned(path: string, text: string, user: ServerUser | undefined): Promise<void> {
+  await fs.writeFile(path, text, { mode: 0o600 });
+  if (user !== undefined) await fs.chown(path, user.uid, user.gid);
+  await syncFile(path);
+}
+
+async function syncFile(path: string): Promise<void> {
+  const file = await fs.open(path, 'r');
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
