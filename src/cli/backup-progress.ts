@@ -1,7 +1,7 @@
 /** How far a base backup has come: a bar with bytes, rate and remaining time, at a terminal. */
 import progress from 'cli-progress';
 import { systemClock } from '../base/clock.ts';
-import { formatBytes } from './terminal.ts';
+import { formatBytes } from '../base/format-bytes.ts';
 
 export interface BackupProgress {
   update(progress: { doneBytes: number; totalBytes: number }): void;

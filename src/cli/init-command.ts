@@ -5,7 +5,8 @@ import type { MadeNode } from '../node/make-node.ts';
 import { systemDoors } from '../node/system-doors.ts';
 import { formatLsn } from '../wal/lsn.ts';
 import { showBackupProgress } from './backup-progress.ts';
-import { formatBytes, formatFacts, interruptible, stderrLog } from './terminal.ts';
+import { formatFacts, interruptible, stderrLog } from './terminal.ts';
+import { formatBytes } from '../base/format-bytes.ts';
 
 export interface InitFlags extends Omit<InitOptions, 'postgres'> {
   /** Absent for a relay. */

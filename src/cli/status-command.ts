@@ -4,7 +4,8 @@ import { pc } from './colors.ts';
 import { readStatus } from '../admin/control-socket.ts';
 import type { NodeStatus } from '../admin/node-status.ts';
 import { CONTROL_SOCKET, checkNodeDirectory, runningPid } from '../node/node-directory.ts';
-import { formatBytes, formatFacts, formatTable } from './terminal.ts';
+import { formatFacts, formatTable } from './terminal.ts';
+import { formatBytes } from '../base/format-bytes.ts';
 
 export const STOPPED_EXIT_STATUS = 3;
 

@@ -4,17 +4,9 @@ import { test } from 'node:test';
 import { stripVTControlCharacters } from 'node:util';
 import { lsn, timelineId } from '../wal/lsn.ts';
 import { describeNode } from './init-command.ts';
-import { formatBytes, formatFacts, formatTable } from './terminal.ts';
+import { formatFacts, formatTable } from './terminal.ts';
 
 const plain = (text: string): string => stripVTControlCharacters(text);
-
-test('bytes are shown as pg_size_pretty() shows them', () => {
-  assert.equal(formatBytes(0), '0 bytes');
-  assert.equal(formatBytes(10_239), '10239 bytes');
-  assert.equal(formatBytes(10_240), '10 kB');
-  assert.equal(formatBytes(16 * 1024 * 1024), '16 MB');
-  assert.equal(formatBytes(5e15), '4547 TB');
-});
 
 test('a table is as wide as its widest cells, without blanks at line ends', () => {
   const table = plain(

@@ -48,19 +48,6 @@ export async function confirm(question: string): Promise<boolean> {
   }
 }
 
-const UNITS = ['bytes', 'kB', 'MB', 'GB', 'TB'];
-
-/** As pg_size_pretty() shows a number of bytes. */
-export function formatBytes(bytes: number): string {
-  let value = bytes;
-  let unit = 0;
-  while (value >= 10_240 && unit < UNITS.length - 1) {
-    value /= 1024;
-    unit++;
-  }
-  return `${Math.round(value)} ${UNITS[unit]}`;
-}
-
 /** Facts one a line, under each other. */
 export function formatFacts(facts: readonly (readonly [string, string])[]): string {
   const width = Math.max(...facts.map(([name]) => name.length)) + 2;
