@@ -13,7 +13,8 @@ import { makeStandby, readBackupLabel, readMajor } from '../postgres/data-direct
 import { runningServer } from '../postgres/postmaster-pid.ts';
 import { findServerPrograms } from '../postgres/server-programs.ts';
 import { serverUser } from '../postgres/server-user.ts';
-import { type Lsn, formatLsn, maxLsn, parseLsn } from '../wal/lsn.ts';
+import { timelineOf } from '../wal/history.ts';
+import { type Lsn, type TimelineId, formatLsn, lsn, parseLsn, timelineId } from '../wal/lsn.ts';
 import type { BuiltServer } from './init-node.ts';
 import {
   type MadeNode,
@@ -23,7 +24,7 @@ import {
   makeNode,
 } from './make-node.ts';
 import { DATA_DIRECTORY } from './node-directory.ts';
-import { startForRedo } from './store-start.ts';
+import { readHistory, startForRedo } from './store-start.ts';
 import type { UpstreamFacts } from './upstream-facts.ts';
 
 export interface AdoptOptions extends NodeChoice {
@@ -48,14 +49,17 @@ export async function adoptNode(
   const data = await readControlData(dataDirectory);
   const label = await readBackupLabel(dataDirectory);
   const redo = label === undefined ? data.redo : parseLsn(label.start);
-  const timeline = label?.timeline ?? data.timeline;
+  const timeline = label === undefined ? data.timeline : timelineId(label.timeline);
+  const needed = label === undefined ? lastNeeded(data) : redo;
   const check = async (upstream: UpstreamFacts): Promise<void> => {
     checkSameMajor(major, upstream);
     checkSameSystem(data, upstream);
-    if (label === undefined) checkMayFollow(data, upstream);
+    if (label === undefined) checkState(data);
+    checkNotAhead(needed, upstream);
     if (timeline > upstream.identity.timeline) throw aheadOfTimeline(timeline, upstream);
   };
   const build = async (making: Making): Promise<BuiltServer> => {
+    await checkInHistory(making, { timeline, needed });
     const start = await startForRedo(making.client, making.upstream, redo);
     await checkServed(making, start);
     await makeStandby(dataDirectory, { user });
@@ -104,23 +108,31 @@ function checkSameSystem({ systemIdentifier }: ControlData, { identity }: Upstre
 }
 
 /** A directory without backup_label: a standby's, or that of a primary that ended in peace. */
-function checkMayFollow(data: ControlData, { identity }: UpstreamFacts): void {
-  const { state, checkpoint, minRecoveryPoint } = data;
-  if (!MAY_FOLLOW.includes(state)) {
-    throw new WalcadeError(
-      SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-      `data directory is of a server that is "${state}"`,
-      {
-        detail: 'It has no backup_label, and its server was no standby or was not shut down.',
-        hint: 'Start and stop that server once, or take a base backup.',
-      },
-    );
-  }
-  const reached = maxLsn(checkpoint, minRecoveryPoint);
-  if (reached <= identity.walEnd) return;
+function checkState({ state }: ControlData): void {
+  if (MAY_FOLLOW.includes(state)) return;
   throw new WalcadeError(
     SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-    `data directory is at ${formatLsn(reached)}, ahead of the upstream at ` +
+    `data directory is of a server that is "${state}"`,
+    {
+      detail: 'It has no backup_label, and its server was no standby or was not shut down.',
+      hint: 'Start and stop that server once, or take a base backup.',
+    },
+  );
+}
+
+/**
+ * The last byte of WAL known to be needed: of the last checkpoint's record, of which only the start
+ * is known, or before the point at which a standby is consistent.
+ */
+function lastNeeded({ checkpoint, minRecoveryPoint }: ControlData): Lsn {
+  return minRecoveryPoint > checkpoint ? lsn(minRecoveryPoint - 1n) : checkpoint;
+}
+
+function checkNotAhead(needed: Lsn, { identity }: UpstreamFacts): void {
+  if (needed < identity.walEnd) return;
+  throw new WalcadeError(
+    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
+    `data directory needs WAL at ${formatLsn(needed)}, ahead of the upstream at ` +
       formatLsn(identity.walEnd),
     { hint: 'Name the server that it followed, or one that has received as much.' },
   );
@@ -133,6 +145,29 @@ function aheadOfTimeline(timeline: number, { identity }: UpstreamFacts): Walcade
     SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
     `data directory is on timeline ${timeline}, the upstream on timeline ${identity.timeline}`,
     { hint: 'Name the server that was promoted, or one below it.' },
+  );
+}
+
+/**
+ * Throws 55000 if the upstream's history has other WAL there, as that of a standby has which was
+ * promoted before its primary ended: then the two are different databases.
+ */
+async function checkInHistory(
+  { client, upstream }: Making,
+  { timeline, needed }: { timeline: TimelineId; needed: Lsn },
+): Promise<void> {
+  const history = await readHistory(client, upstream.identity.timeline);
+  const owner = timelineOf(history, needed);
+  if (owner === timeline) return;
+  throw new WalcadeError(
+    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
+    "data directory is not in the upstream's history",
+    {
+      detail:
+        `It needs WAL at ${formatLsn(needed)} on timeline ${timeline}; there the history of ` +
+        `timeline ${history.timeline} is on timeline ${owner}.`,
+      hint: 'Run pg_rewind on it, or take a base backup.',
+    },
   );
 }
 

@@ -1,7 +1,7 @@
 /** Where the store of a new node begins: always a segment's start. */
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
-import { parseHistoryFile } from '../wal/history.ts';
+import { type TimelineHistory, parseHistoryFile, rootHistory } from '../wal/history.ts';
 import { type Lsn, type TimelineId, formatLsn } from '../wal/lsn.ts';
 import { segmentStart } from '../wal/segment.ts';
 import type { UpstreamFacts } from './upstream-facts.ts';
@@ -57,13 +57,20 @@ export async function startForRedo(
   );
 }
 
+/** The history of the upstream's `timeline`, as far as the upstream knows it. */
+export async function readHistory(
+  client: ReplicationClient,
+  timeline: TimelineId,
+): Promise<TimelineHistory> {
+  if (timeline === 1) return rootHistory(timeline);
+  const content = (await client.query(`TIMELINE_HISTORY ${timeline}`))[0]?.rows[0]?.[1];
+  return content ? parseHistoryFile(timeline, content) : rootHistory(timeline);
+}
+
 /** Where the timeline began; undefined for the first, which has always been there. */
 async function timelineBegin(
   client: ReplicationClient,
   timeline: TimelineId,
 ): Promise<Lsn | undefined> {
-  if (timeline === 1) return undefined;
-  const content = (await client.query(`TIMELINE_HISTORY ${timeline}`))[0]?.rows[0]?.[1];
-  const history = content ? parseHistoryFile(timeline, content) : undefined;
-  return history?.entries.at(-1)?.switchPoint;
+  return (await readHistory(client, timeline)).entries.at(-1)?.switchPoint;
 }
