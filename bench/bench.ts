@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --short] [-- catch-up | ingest | start …]`: measures walcade beside PostgreSQL
+ * `npm run bench [-- --short] [-- catch-up | ingest | start | sql …]`: measures walcade beside PostgreSQL
  * in one run on one machine, A and B in turn, and prints and writes down medians and ranges.
  *
  * Results go to bench/results/NAME.json and into the tables of docs/performance.md.
@@ -15,6 +15,7 @@ import { bareStream, relayIngest, standbyIngest } from './ingest.ts';
 import { writePerformance } from './report.ts';
 import { makePrimary, makeRelay, makeWal } from './servers.ts';
 import { makeStore, secondsToReady } from './start.ts';
+import { makeSqlServers, selectsPerSecond } from './sql.ts';
 import { summary } from './summary.ts';
 
 export interface Figure {
@@ -133,7 +134,30 @@ async function start(tree: TestDirectory): Promise<BenchResult> {
   };
 }
 
-const BENCHES = { 'catch-up': catchUp, ingest, start };
+async function sql(tree: TestDirectory): Promise<BenchResult> {
+  const { primary, node } = await makeSqlServers(tree, await makePrimary(tree));
+  const seconds = isShort ? 3 : 10;
+  const figures = new Figures();
+  await selectsPerSecond(primary.port, 2);
+  await selectsPerSecond(node.port, 2);
+  for (let run = 0; run < RUNS; run++) {
+    const straight = await selectsPerSecond(primary.port, seconds);
+    const through = await selectsPerSecond(node.port, seconds);
+    figures.add('straight to PostgreSQL', 'transactions/s', straight);
+    figures.add('through the node', 'transactions/s', through);
+    figures.add('ratio', 'transactions/s', through / straight);
+  }
+  return {
+    name: 'sql',
+    question: "How much of PostgreSQL's rate of short queries is left through the node's port?",
+    conditions:
+      `pgbench -S -c 8 -j 2 over TCP on loopback, ${seconds} s a run; client, node and server ` +
+      'share the cores',
+    figures: figures.all(),
+  };
+}
+
+const BENCHES = { 'catch-up': catchUp, ingest, start, sql };
 
 for (const name of wanted) {
   if (name in BENCHES) continue;
