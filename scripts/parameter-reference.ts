@@ -3,11 +3,9 @@
  */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { PARAMETERS, type Parameter, type ParameterGroup } from '../src/config/parameters.ts';
+import { PARAMETERS, PARAMETER_GROUPS, type Parameter } from '../src/config/parameters.ts';
 
 export const REFERENCE_FILE = fileURLToPath(new URL('../docs/parameters.md', import.meta.url));
-
-const GROUPS: readonly ParameterGroup[] = ['Connections', 'Upstream', 'Downstreams', 'Logging'];
 
 const HEADER = `# Parameters of walcade.conf
 
@@ -22,7 +20,7 @@ it is wrong, nothing. \`SHOW name\` on a replication connection answers what a n
 /** The text of docs/parameters.md. */
 export function parameterReference(): string {
   const parameters: readonly Parameter[] = Object.values(PARAMETERS);
-  const sections = GROUPS.map((group) => {
+  const sections = PARAMETER_GROUPS.map((group) => {
     const described = parameters.filter((each) => each.group === group).map(describe);
     return `\n## ${group}\n\n${described.join('\n')}`;
   });

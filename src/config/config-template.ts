@@ -6,20 +6,12 @@ import { assert } from '../base/assert.ts';
 import { formatSetting } from './conf-file.ts';
 import {
   PARAMETERS,
+  PARAMETER_GROUPS,
   type Parameter,
-  type ParameterGroup,
   type ParameterKey,
   type ParameterName,
   parseParameter,
 } from './parameters.ts';
-
-const GROUPS: readonly ParameterGroup[] = [
-  'Connections',
-  'Upstream',
-  'Downstreams',
-  'Attached server',
-  'Logging',
-];
 
 const HEADER = `# The configuration of a walcade node, in the syntax of postgresql.conf:
 #
@@ -49,7 +41,7 @@ export function configTemplate(
   values: Readonly<Partial<Record<ParameterName, string>>> = {},
 ): string {
   let text = HEADER;
-  for (const group of GROUPS) {
+  for (const group of PARAMETER_GROUPS) {
     text += `\n# ${group}\n\n`;
     for (const key of Object.keys(PARAMETERS) as ParameterKey[]) {
       const declaration = PARAMETERS[key];

@@ -7,12 +7,16 @@ import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import { checkSupported, parseConninfo } from './conninfo.ts';
 import { type BaseUnit, INTEGER_MAX } from './parameter-values.ts';
 
-export type ParameterGroup =
-  | 'Connections'
-  | 'Upstream'
-  | 'Downstreams'
-  | 'Attached server'
-  | 'Logging';
+/** In the order in which files and documentation have them. */
+export const PARAMETER_GROUPS = [
+  'Connections',
+  'Upstream',
+  'Downstreams',
+  'Attached server',
+  'Logging',
+] as const;
+
+export type ParameterGroup = (typeof PARAMETER_GROUPS)[number];
 
 interface ParameterBase {
   readonly name: string;

@@ -26,8 +26,8 @@ import {
 export {
   type NodeConfig,
   PARAMETERS,
+  PARAMETER_GROUPS,
   type Parameter,
-  type ParameterGroup,
   type ParameterKey,
   type ParameterName,
   type ParameterValue,
