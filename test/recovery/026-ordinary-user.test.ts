@@ -1,0 +1,144 @@
+/**
+ * Who owns what of a node with an attached server, and who may look at it: as an ordinary user, who
+ * runs all of it himself, and as root, who lends PostgreSQL another user.
+ */
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { chown, lstat, readdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import type { ServerUser } from '../../src/postgres/server-user.ts';
+import { type Outcome, PROGRAM, assertDone } from '../harness/command-line.ts';
+import { findPostgres, postgresUser } from '../harness/postgres-binaries.ts';
+import { PostgresCluster } from '../harness/postgres-cluster.ts';
+import { SqlClient } from '../harness/sql-client.ts';
+import { TestDirectory } from '../harness/test-directory.ts';
+import { waitForValue } from '../harness/wait.ts';
+import { WalcadeNode } from '../harness/walcade-node.ts';
+
+/** Of what nobody but its owner may see. */
+const OTHERS = 0o077;
+
+test('an ordinary user makes, starts, asks and stops a node, and all of it is his', async (t) => {
+  const { tree, primary } = await startPrimary(t);
+  const user = await postgresUser();
+  const home = await tree.makeDirectory('home');
+  if (user !== undefined) await chown(home, user.uid, user.gid);
+  const walcade = (...args: string[]) => runAs(user, home, args);
+  const { stderr } = await walcade('--version');
+  if (stderr !== '') return t.skip(`user ${user?.uid} cannot run the program: ${stderr}`);
+
+  // Made and started in the background, by him.
+  const port = await tree.reservePort();
+  const programs = dirname((await findPostgres()).postgres);
+  const server = ['--with-postgres', '--postgres-bin', programs];
+  const upstream = ['--upstream', primary.conninfo, '--port', `${port}`];
+  assertDone(await walcade('init', '-D', 'node', ...upstream, ...server));
+  tree.add({ name: 'node', end: async () => void (await walcade(...STOP_AT_ONCE)) });
+  assert.match(assertDone(await walcade('start', '-D', 'node')), /^ready on /);
+
+  // It follows, through its port.
+  await primary.sql('INSERT INTO number VALUES (1)');
+  const client = SqlClient.pooled('127.0.0.1', port);
+  await waitForValue('the row', '1', () => client.run('SELECT value FROM number'));
+  assert.equal(await client.run('SELECT pg_is_in_recovery()'), 't');
+  await client.close();
+  assert.match(assertDone(await walcade('status', '-D', 'node')), /^server .*PostgreSQL/m);
+
+  // Each file is his, and nobody else can get at any.
+  const directory = join(home, 'node');
+  const uid = user?.uid ?? process.getuid?.();
+  for (const [name, file] of await inventory(directory)) assert.equal(file.uid, uid, name);
+  for (const name of ['.', 'data', 'private', 'private/sql', 'private/wal']) {
+    assert.equal((await lstat(join(directory, name))).mode & 0o777, 0o700, name);
+  }
+
+  // Stopped, restarted, stopped.
+  assert.equal(assertDone(await walcade('stop', '-D', 'node')), 'node stopped\n');
+  assertDone(await walcade('restart', '-D', 'node'));
+  assertDone(await walcade('stop', '-D', 'node'));
+});
+
+test('as root a node stays root, and PostgreSQL has what it needs and no more', async (t) => {
+  const user = await postgresUser();
+  if (user === undefined) return t.skip('this is not root');
+  const { tree, primary } = await startPrimary(t);
+  const node = await WalcadeNode.init(tree, {
+    name: 'node',
+    upstream: primary.conninfo,
+    withPostgres: true,
+  });
+  await node.start();
+  await primary.sql('INSERT INTO number VALUES (1)');
+  await primary.sql('SELECT pg_switch_wal()');
+  await primary.sql('INSERT INTO number VALUES (2)');
+  await node.waitForCatchup(primary);
+
+  // The directory can be passed through; data and sockets are PostgreSQL's, and nobody else's.
+  const modeOf = async (name: string) => (await lstat(join(node.directory, name))).mode & 0o777;
+  assert.equal(await modeOf('.'), 0o711);
+  for (const name of ['data', 'private', 'private/sql', 'private/wal']) {
+    assert.equal(await modeOf(name), 0o700, name);
+  }
+
+  // What is not PostgreSQL's is root's alone. WAL is PostgreSQL's, as restore_command reads it.
+  for (const [name, file] of await inventory(node.directory)) {
+    const isServers = /^(data|private|pg_wal)(\/|$)/.test(name);
+    const isOurSocket = name.startsWith('private/wal/.s.');
+    assert.equal(file.uid, isServers && !isOurSocket ? user.uid : 0, name);
+    if (!isServers && name !== '.') assert.equal(file.mode & OTHERS, 0, name);
+  }
+  assert.equal((await lstat(`/proc/${node.pid}`)).uid, 0);
+  const { pid } = (await node.status()).server ?? {};
+  assert.equal((await lstat(`/proc/${pid}`)).uid, user.uid);
+
+  // After a crash its server finds the WAL that the node has.
+  const mark = await node.log.mark();
+  await node.kill9();
+  await node.start();
+  await node.waitForLog(/restored log file "[0-9A-F]{24}" from archive/, { since: mark });
+  await node.waitForCatchup(primary);
+  assert.equal(await node.dump(), await primary.dump());
+});
+
+const STOP_AT_ONCE = ['stop', '-D', 'node', '-m', 'immediate'];
+
+/** Runs `walcade` as `user` in his home, with nothing of the tester's environment. */
+async function runAs(
+  user: ServerUser | undefined,
+  home: string,
+  args: readonly string[],
+): Promise<Outcome> {
+  const env = { PATH: process.env['PATH'], HOME: home, TZ: 'UTC', LC_ALL: 'C' };
+  const options = { cwd: home, env, ...user };
+  return new Promise((resolve, reject) => {
+    execFile(process.execPath, [PROGRAM, ...args], options, (error, stdout, stderr) => {
+      const status = error === null ? 0 : error.code;
+      if (typeof status === 'number') resolve({ status, stdout, stderr });
+      else reject(new Error(`walcade ${args.join(' ')} did not end`, { cause: error }));
+    });
+  });
+}
+
+/** All that is in the directory and itself, but what a running server has just removed. */
+async function inventory(directory: string) {
+  const names = ['.', ...(await readdir(directory, { recursive: true }))];
+  const found = await Promise.all(
+    names.map(async (name) => {
+      const file = await lstat(join(directory, name)).catch(() => undefined);
+      return file === undefined ? [] : [[name, file] as const];
+    }),
+  );
+  return found.flat();
+}
+
+/** A running primary with a table `number`. */
+async function startPrimary(
+  t: TestContext,
+): Promise<{ tree: TestDirectory; primary: PostgresCluster }> {
+  const tree = await TestDirectory.create(t);
+  const primary = await PostgresCluster.init(tree, { name: 'primary' });
+  await primary.start();
+  await primary.sql('CREATE TABLE number (value int)');
+  return { tree, primary };
+}
