@@ -27,6 +27,29 @@ test('a command in place of a manifest ends the session, not passed on', async (
   assert.match(heard().toString('latin1'), /FATAL.*C08P01.*unexpected message type 0x51/s);
 });
 
+// The stop waited for the whole of wal_sender_timeout.
+test('a backup whose client takes nothing any more holds up a stop for seconds only', async () => {
+  const node = await MemoryNode.open(made([{ bodyBytes: 500 }]).wal);
+  const upstream = new MemoryUpstream();
+  node.connectUpstream = () => upstream.connect();
+  const socket = node.connect();
+  socket.write(encodeStartup({ user: 'postgres', replication: 'true' }));
+  await settle();
+  socket.write(encodeQuery('BASE_BACKUP'));
+  while (!upstream.heard().includes('BASE_BACKUP')) await settle();
+  for (let part = 0; part < 10; part++) {
+    await upstream.say(encodeCopyData(Buffer.alloc(50_000)));
+  }
+  let hasStopped = false;
+  const stopped = node.door.stop().then(() => (hasStopped = true));
+  await node.clock.pass(4_000);
+  assert.ok(!hasStopped, 'it is given a while');
+  await node.clock.pass(1_000);
+  await stopped;
+  assert.equal(node.context.downstreams.all().length, 0);
+  await node.close();
+});
+
 /** A session in the middle of UPLOAD_MANIFEST, the upstream waiting for the manifest. */
 async function uploading() {
   const node = await MemoryNode.open(made([{ bodyBytes: 500 }]).wal);

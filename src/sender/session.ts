@@ -5,6 +5,7 @@
  * temporary slots; a fatal one ends the session. It lives as long as its connection, or until the
  * node stops.
  */
+import type { Timer } from '../base/clock.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import {
@@ -90,11 +91,15 @@ export class SenderSession {
   /** Runs the session to its end; what ends it is told to the downstream and logged here. */
   async run(): Promise<void> {
     const { stopping } = this.#options;
+    const { clock } = this.#context;
+    let limit: Timer | undefined;
     const stop = (): void => {
       // A streaming session is drained first; any other command, or none, ends at once.
       if (this.#downstream.state === 'startup' || this.#downstream.state === 'backup') {
         this.#running?.abort(shutdown());
         this.#connection.stopReading(shutdown());
+        // What is being sent now may never be taken, say by a backup's client that is stuck.
+        limit ??= clock.setTimer(LINGER_MS, () => this.#connection.close());
       }
     };
     try {
@@ -111,7 +116,8 @@ export class SenderSession {
       stopping.removeEventListener('abort', stop);
       this.#context.slots.dropTemporary(this.#downstream.pid);
       await this.#backups.close();
-      await this.#connection.end({ clock: this.#context.clock, lingerMs: LINGER_MS });
+      await this.#connection.end({ clock, lingerMs: LINGER_MS });
+      limit?.cancel();
     }
   }
 
