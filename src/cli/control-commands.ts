@@ -4,9 +4,9 @@ import { openSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { systemClock } from '../base/clock.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
-import { requestReload } from '../admin/control-socket.ts';
+import { readStatus, requestReload } from '../admin/control-socket.ts';
 import { CONTROL_SOCKET, checkNodeDirectory, runningPid } from '../node/node-directory.ts';
-import { startFailure } from './start-failure.ts';
+import { notReadyYet, startFailure } from './start-failure.ts';
 
 const POLL_MS = 50;
 const NEVER = new AbortController().signal;
@@ -57,11 +57,10 @@ export async function startCommand(
   if (outcome === 'ended') {
     throw startFailure(readFileSync(path).subarray(logStart).toString(), path);
   }
-  throw new WalcadeError(
-    SQLSTATE.CANNOT_CONNECT_NOW,
-    `node is not ready after ${timeoutSeconds} s`,
-    { detail: 'It goes on starting.', hint: `Examine the log "${path}".` },
-  );
+  // A socket's path must be short.
+  process.chdir(directory);
+  const status = await readStatus(CONTROL_SOCKET).catch(() => undefined);
+  throw notReadyYet(status?.server ?? null, { timeoutSeconds, path });
 }
 
 /** Stops the node and waits until it is gone. Throws when none is running, or when time is over. */

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { type LogEntry, formatLogEntry } from '../base/log.ts';
 import { systemClock } from '../base/clock.ts';
-import { startFailure } from './start-failure.ts';
+import { notReadyYet, startFailure } from './start-failure.ts';
 
 const line = (entry: Omit<LogEntry, 'context'>): string =>
   formatLogEntry({ context: '', ...entry }, { clock: systemClock, processId: 4711 });
@@ -35,4 +35,31 @@ test('without a FATAL entry the end of the log is shown', () => {
   assert.equal(failure.sqlstate, SQLSTATE.CANNOT_CONNECT_NOW);
   assert.equal(failure.detail, 'Its log ends with:\nSegmentation fault');
   assert.equal(startFailure('', 'log').detail, 'It ended without a word.');
+});
+
+test('a node that is not ready in time tells what its attached server said last', () => {
+  const server = {
+    version: '18.4',
+    dataDirectory: '/n/data',
+    state: 'down',
+    pid: null,
+    reason: 'FATAL:  configuration file "/n/data/postgresql.conf" contains errors',
+    restarts: 2,
+    replay: null,
+    lagBytes: null,
+  };
+  const options = { timeoutSeconds: 3, path: 'n/walcade.log' };
+  const { message, detail, hint } = notReadyYet(server, options);
+  assert.equal(message, 'node is not ready after 3 s');
+  assert.equal(
+    detail,
+    'WAL is served; the attached PostgreSQL server is down. It ended before this: ' +
+      'FATAL:  configuration file "/n/data/postgresql.conf" contains errors\nIt goes on starting.',
+  );
+  assert.equal(hint, 'Examine the log "n/walcade.log".');
+  assert.equal(
+    notReadyYet({ ...server, state: 'replaying', reason: null }, options).detail,
+    'WAL is served; the attached PostgreSQL server is replaying.\nIt goes on starting.',
+  );
+  assert.equal(notReadyYet(null, options).detail, 'It goes on starting.');
 });

@@ -1,4 +1,8 @@
-/** Why a node did not start, as its log tells it: the last FATAL entry, as an error of its own. */
+/**
+ * Why a node did not start, as its log tells it, or is not ready yet, as it tells itself: as an
+ * error of its own.
+ */
+import type { ServerStatus } from '../admin/node-status.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 
 const ENTRY = /^\S+ \S+ UTC \[\d+\] (FATAL|DETAIL|HINT): {2}(.*(?:\n\t.*)*)$/gm;
@@ -29,4 +33,26 @@ export function startFailure(said: string, path: string): WalcadeError {
     detail: field('DETAIL'),
     hint: field('HINT') ?? `Examine the log "${path}".`,
   });
+}
+
+/**
+ * The error for a node that runs and is not ready in time. What its attached server said last is
+ * told, which the node goes on starting whatever that is.
+ */
+export function notReadyYet(
+  server: ServerStatus | null,
+  { timeoutSeconds, path }: { timeoutSeconds: number; path: string },
+): WalcadeError {
+  return new WalcadeError(
+    SQLSTATE.CANNOT_CONNECT_NOW,
+    `node is not ready after ${timeoutSeconds} s`,
+    { detail: `${waitsFor(server)}It goes on starting.`, hint: `Examine the log "${path}".` },
+  );
+}
+
+function waitsFor(server: ServerStatus | null): string {
+  if (server === null || server.state === 'ready') return '';
+  const { state, reason } = server;
+  const said = reason === null ? '' : ` It ended before this: ${reason}`;
+  return `WAL is served; the attached PostgreSQL server is ${state}.${said}\n`;
 }
