@@ -318,6 +318,7 @@ class Node {
       }
       onLogLevel?.(this.#config.logMinMessages);
       this.#downstreams.feedbackChanged.notify();
+      this.#attachment?.server.reload();
       log.log('configuration files were read again');
       const followed = UPSTREAM_PARAMETERS.find((key) => changed.includes(key));
       if (followed !== undefined) {

@@ -81,6 +81,11 @@ export class AttachedServer {
     }
   }
 
+  /** Has the server read its configuration files again. */
+  reload(): void {
+    this.#life?.reload();
+  }
+
   /** For an immediate shutdown of the node: sends SIGQUIT and does not wait. */
   abandon(): void {
     this.#abandoned.abort(new Error('the attached server is abandoned'));

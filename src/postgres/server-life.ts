@@ -86,6 +86,11 @@ export class ServerLife {
     }
   }
 
+  /** Has the server read its configuration files again; one that starts now does so anyway. */
+  reload(): void {
+    if (this.#fileStatus !== '') this.#postmaster?.signal('SIGHUP');
+  }
+
   /** Asks for an immediate shutdown. */
   abandon(): void {
     this.#postmaster?.signal('SIGQUIT');

@@ -1,5 +1,6 @@
 /** A reload that names another upstream: the node changes over, its downstreams notice nothing. */
 import assert from 'node:assert/strict';
+import { appendFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { PostgresCluster } from '../harness/postgres-cluster.ts';
@@ -49,4 +50,20 @@ test('a reload with another primary_conninfo moves a node, and nothing below it'
   await primary.sql('INSERT INTO i VALUES (123)');
   await lower.waitForSql('SELECT x FROM i', '123');
   assert.equal(await lower.walReceiverPid(), receiver);
+});
+
+test('a reload is one of the attached server too', async (t) => {
+  const tree = await TestDirectory.create(t);
+  const primary = await PostgresCluster.init(tree, { name: 'primary' });
+  await primary.start();
+  const options = { name: 'node', upstream: primary.conninfo, withPostgres: true };
+  const node = await WalcadeNode.init(tree, options);
+  await node.start();
+  assert.notEqual(await node.sql('SHOW work_mem'), '7MB');
+
+  // A setting that is none of the node's is changed where PostgreSQL has it.
+  await appendFile(join(node.directory, 'data', 'postgresql.conf'), "work_mem = '7MB'\n");
+  const { code, stdout } = await node.cli(['reload', '-D', node.directory]);
+  assert.equal(code, 0, stdout);
+  await node.waitForSql('SHOW work_mem', '7MB');
 });
