@@ -1,5 +1,5 @@
 /**
- * Kills a server with all its processes at once, as no signal to the first of them does.
+ * What is done to a server with all its processes at once, as no signal to the first of them does.
  */
 import { execFile } from 'node:child_process';
 import { readFile, readdir } from 'node:fs/promises';
@@ -18,6 +18,16 @@ export async function killTree(pid: number): Promise<void> {
     const left = new Set((await listProcesses()).map((each) => each.pid));
     return descendants.every((descendant) => !left.has(descendant));
   });
+}
+
+/** Stops process `pid` and all its descendants in their tracks; gives what lets them go on. */
+export async function freezeTree(pid: number): Promise<() => void> {
+  signal(pid, 'SIGSTOP');
+  const frozen = [pid, ...(await descendantsOf(pid))];
+  for (const each of frozen) signal(each, 'SIGSTOP');
+  return () => {
+    for (const each of frozen) signal(each, 'SIGCONT');
+  };
 }
 
 async function descendantsOf(pid: number): Promise<number[]> {

@@ -80,11 +80,14 @@ export async function relayedCluster(
  */
 export class Load {
   readonly #primary: PostgresCluster;
+  readonly #slot: string;
   readonly #run: Promise<{ error?: unknown }>;
   #isStopping = false;
 
-  constructor(primary: PostgresCluster) {
+  /** `slot` is that of the node on the primary. */
+  constructor(primary: PostgresCluster, { slot = 'relay' }: { slot?: string } = {}) {
     this.#primary = primary;
+    this.#slot = slot;
     this.#run = this.#write().then(
       () => ({}),
       (error: unknown) => ({ error }),
@@ -117,7 +120,7 @@ export class Load {
   async #isRelayNear(): Promise<boolean> {
     const isNear = await this.#primary.sql(
       `SELECT pg_current_wal_lsn() - restart_lsn < ${LOAD_AHEAD_BYTES_MAX}
-       FROM pg_replication_slots WHERE slot_name = 'relay'`,
+       FROM pg_replication_slots WHERE slot_name = '${this.#slot}'`,
     );
     return isNear === 't';
   }
