@@ -5,8 +5,9 @@
  * Nothing of ours is written but standby.signal, and what must be there and a backup may lack.
  */
 import fs from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from '../base/errors.ts';
+import { withoutMissingIncludes } from './conf-includes.ts';
 import { readControlData } from './control-data.ts';
 import type { ServerUser } from './server-user.ts';
 
@@ -43,12 +44,11 @@ export async function makeStandby(
   { user }: { user: ServerUser | undefined },
 ): Promise<void> {
   const confFile = join(dataDirectory, CONF_FILE);
-  const conf = await readIfThere(confFile);
-  if (conf === undefined) {
+  if ((await readIfThere(confFile)) === undefined) {
     await writeOwned(confFile, await minimalConf(dataDirectory), user);
-  } else {
-    const usable = await withoutMissingIncludes(conf, dirname(confFile));
-    if (usable !== conf) await writeOwned(confFile, usable, user);
+  }
+  for (const [path, content] of await withoutMissingIncludes(confFile, dataDirectory)) {
+    await writeOwned(path, content, user);
   }
   await writeOwned(join(dataDirectory, 'standby.signal'), '', user);
   await syncFile(dataDirectory);
@@ -77,25 +77,6 @@ async function minimalConf(dataDirectory: string): Promise<string> {
 ${lines.join('')}`;
 }
 
-const INCLUDE = /^[ \t]*(include|include_dir)[ \t]*=?[ \t]*'((?:[^'\\\n]|''|\\.)*)'/i;
-
-/** Files are looked for as PostgreSQL does: relative to the file that includes them. */
-async function withoutMissingIncludes(conf: string, directory: string): Promise<string> {
-  const lines = await Promise.all(
-    conf.split('\n').map(async (line) => {
-      const name = INCLUDE.exec(line)?.[2];
-      if (name === undefined) return line;
-      const path = resolve(directory, name.replaceAll("''", "'").replace(/\\(.)/g, '$1'));
-      const isHere = await fs.access(path).then(
-        () => true,
-        () => false,
-      );
-      return isHere ? line : `#${line}  # not on this machine`;
-    }),
-  );
-  return lines.join('\n');
-}
-
 async function readIfThere(path: string): Promise<string | undefined> {
   try {
     return await fs.readFile(path, 'utf8');
@@ -105,8 +86,12 @@ async function readIfThere(path: string): Promise<string | undefined> {
   }
 }
 
-async function writeOwned(path: string, text: string, user: ServerUser | undefined): Promise<void> {
-  await fs.writeFile(path, text, { mode: 0o600 });
+async function writeOwned(
+  path: string,
+  content: string | Buffer,
+  user: ServerUser | undefined,
+): Promise<void> {
+  await fs.writeFile(path, content, { mode: 0o600 });
   if (user !== undefined) await fs.chown(path, user.uid, user.gid);
   await syncFile(path);
 }
