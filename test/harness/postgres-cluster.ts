@@ -53,6 +53,8 @@ export interface ClusterOptions {
   /** Where the data directory is to be; in the test's directory if not given. */
   directory?: string;
   segmentMegabytes?: number;
+  /** Where the configuration files are to be, as Debian has them, if not with the data. */
+  configDirectory?: string;
   settings?: Settings;
   /** Lines of pg_hba.conf instead of "trust everybody"; the socket always trusts. */
   hba?: readonly string[];
@@ -88,6 +90,7 @@ export class PostgresCluster extends SqlServer implements Member {
   readonly log: ServerLog;
   readonly binaries: PostgresBinaries;
   readonly #environment: Record<string, string>;
+  #configDirectory: string;
   #server: ServerProcess | undefined;
 
   private constructor(tree: TestDirectory, name: string, place: Place) {
@@ -97,19 +100,21 @@ export class PostgresCluster extends SqlServer implements Member {
     this.socketDirectory = place.socketDirectory;
     this.port = place.port;
     this.binaries = place.binaries;
+    this.#configDirectory = place.dataDirectory;
     this.log = new ServerLog(join(tree.path, `${name}.log`));
     this.#environment = cleanEnvironment();
   }
 
   /** Makes a new cluster with superuser `postgres`; it is not started. */
   static async init(tree: TestDirectory, options: ClusterOptions): Promise<PostgresCluster> {
-    const { name, directory, segmentMegabytes = 16, settings = {}, hba } = options;
+    const { name, directory, segmentMegabytes = 16, configDirectory, settings = {}, hba } = options;
     const place = await choosePlace(tree, { ...options, name, directory });
     await runInitdb(place.binaries, place.dataDirectory, {
       segmentMegabytes,
       environment: cleanEnvironment(),
     });
     const cluster = new PostgresCluster(tree, name, place);
+    if (configDirectory !== undefined) await cluster.#moveConfiguration(configDirectory);
     await cluster.configure({ ...SETTINGS, ...cluster.#ownSettings(), ...settings });
     if (hba !== undefined) await cluster.writeHba(hba);
     return tree.add(cluster);
@@ -159,7 +164,7 @@ export class PostgresCluster extends SqlServer implements Member {
     this.#server = await ServerProcess.spawn({
       name: this.name,
       program: this.binaries.postgres,
-      args: ['-D', this.dataDirectory],
+      args: ['-D', this.dataDirectory, '-c', `config_file=${this.#configFile('postgresql.conf')}`],
       log: this.log,
       environment: this.#environment,
       user: await postgresUser(),
@@ -227,13 +232,13 @@ export class PostgresCluster extends SqlServer implements Member {
       const text = typeof value === 'boolean' ? (value ? 'on' : 'off') : String(value);
       return `${name} = '${text.replaceAll("'", "''")}'\n`;
     });
-    await fs.appendFile(join(this.dataDirectory, 'postgresql.conf'), lines.join(''));
+    await fs.appendFile(this.#configFile('postgresql.conf'), lines.join(''));
   }
 
   /** Replaces pg_hba.conf; connections over the socket stay trusted. */
   async writeHba(lines: readonly string[]): Promise<void> {
     const text = ['local all all trust', 'local replication all trust', ...lines].join('\n');
-    await fs.writeFile(join(this.dataDirectory, 'pg_hba.conf'), `${text}\n`);
+    await fs.writeFile(this.#configFile('pg_hba.conf'), `${text}\n`);
   }
 
   /** Writes a new `primary_conninfo`; it takes effect by `reload` or at the next start. */
@@ -281,6 +286,21 @@ export class PostgresCluster extends SqlServer implements Member {
       .catch(() => '');
     const lines = text.split('\n');
     return lines[0] === String(pid) && ['ready', 'standby'].includes(lines[7]?.trim() ?? '');
+  }
+
+  #configFile(name: string): string {
+    return join(this.#configDirectory, name);
+  }
+
+  async #moveConfiguration(directory: string): Promise<void> {
+    const names = ['postgresql.conf', 'pg_hba.conf', 'pg_ident.conf'];
+    for (const name of names) await fs.rename(this.#configFile(name), join(directory, name));
+    this.#configDirectory = directory;
+    await this.configure({
+      data_directory: this.dataDirectory,
+      hba_file: this.#configFile('pg_hba.conf'),
+      ident_file: this.#configFile('pg_ident.conf'),
+    });
   }
 
   #ownSettings(): Settings {
