@@ -8,8 +8,10 @@ import {
   STARTUP_PACKET_BYTES_MAX,
   type SessionStartup,
   cleanApplicationName,
+  cutName,
   encodeCancelRequest,
   encodeGssRequest,
+  encodeSessionStartup,
   encodeSslRequest,
   encodeStartup,
   negotiation,
@@ -50,7 +52,7 @@ test('what a walreceiver sends is parsed', () => {
       ['replication', 'true'],
       ['application_name', 'standby1'],
     ]),
-    protocolExtensions: [],
+    protocolExtensions: new Map(),
   });
 });
 
@@ -68,7 +70,35 @@ test('the last value of a name wins, and an empty value is a value', () => {
 test('protocol extensions are kept apart from parameters', () => {
   const { parameters, protocolExtensions } = parseSession(body('_pq_.a|1|user|u|_pq_.b|||'));
   assert.deepEqual([...parameters.keys()], ['user']);
-  assert.deepEqual(protocolExtensions, ['_pq_.a', '_pq_.b']);
+  assert.deepEqual(
+    [...protocolExtensions],
+    [
+      ['_pq_.a', '1'],
+      ['_pq_.b', ''],
+    ],
+  );
+});
+
+test('a startup that was parsed is encoded with its version, extensions and last values', () => {
+  const packet = body('2|x|user|a|1|y|_pq_.a|1|user|b|__proto__|z|_pq_.b|||', 196610);
+  const encoded = encodeSessionStartup(parseSession(packet));
+  const expected = body('2|x|user|b|1|y|__proto__|z|_pq_.a|1|_pq_.b|||', 196610);
+  assert.equal(encoded.subarray(4).toString('latin1'), expected.toString('latin1'));
+  assert.equal(encoded.readUInt32BE(0), encoded.length);
+});
+
+test('a name is cut as servers cut it, and never within a character', () => {
+  for (const [name, cut] of [
+    ['postgres', 'postgres'],
+    ['', ''],
+    ['n'.repeat(63), 'n'.repeat(63)],
+    ['n'.repeat(64), 'n'.repeat(63)],
+    [`${'n'.repeat(62)}ö`, 'n'.repeat(62)],
+    [`${'n'.repeat(61)}ö`, `${'n'.repeat(61)}ö`],
+    [`${'n'.repeat(60)}😀`, 'n'.repeat(60)],
+  ] as const) {
+    assert.equal(cutName(name), cut);
+  }
 });
 
 test('requests for TLS and for GSS encryption are recognised', () => {

@@ -26,8 +26,8 @@ export interface SessionStartup {
   minorVersion: number;
   /** Name to value; of a name that occurs twice, the last value. */
   parameters: Map<string, string>;
-  /** Names of the `_pq_.` parameters, which are not among `parameters`. */
-  protocolExtensions: string[];
+  /** The `_pq_.` parameters, name to value; they are not among `parameters`. */
+  protocolExtensions: Map<string, string>;
 }
 
 export type StartupPacket =
@@ -41,8 +41,18 @@ export function encodeStartup(
   parameters: Readonly<Record<string, string>>,
   version: number = PROTOCOL_VERSION,
 ): Buffer {
-  const strings = Object.entries(parameters).flat();
-  return packet(uint32(version), ...strings.map(cstring), cstring(''));
+  return encodeParameters(version, Object.entries(parameters));
+}
+
+/** The StartupMessage that asks a server for what `startup` asked for: what it is parsed from. */
+export function encodeSessionStartup(startup: SessionStartup): Buffer {
+  const { majorVersion, minorVersion, parameters, protocolExtensions } = startup;
+  const version = majorVersion * 0x10000 + minorVersion;
+  return encodeParameters(version, [...parameters, ...protocolExtensions]);
+}
+
+function encodeParameters(version: number, pairs: readonly [string, string][]): Buffer {
+  return packet(uint32(version), ...pairs.flat().map(cstring), cstring(''));
 }
 
 export function encodeSslRequest(): Buffer {
@@ -96,9 +106,9 @@ function parseSessionStartup(bytes: Buffer, version: number): SessionStartup {
     );
   }
   const parameters = new Map<string, string>();
-  const protocolExtensions: string[] = [];
+  const protocolExtensions = new Map<string, string>();
   for (const [name, value] of readPairs(bytes)) {
-    if (name.startsWith(PROTOCOL_EXTENSION_PREFIX)) protocolExtensions.push(name);
+    if (name.startsWith(PROTOCOL_EXTENSION_PREFIX)) protocolExtensions.set(name, value);
     else parameters.set(name, value);
   }
   if (!parameters.get('user')) {
@@ -166,11 +176,24 @@ function parseBoolean(text: string): boolean | undefined {
  */
 export function negotiation(startup: SessionStartup): ProtocolNegotiation | undefined {
   const { minorVersion, protocolExtensions } = startup;
-  if (minorVersion === 0 && protocolExtensions.length === 0) return undefined;
-  return { version: PROTOCOL_VERSION, unrecognized: protocolExtensions };
+  if (minorVersion === 0 && protocolExtensions.size === 0) return undefined;
+  return { version: PROTOCOL_VERSION, unrecognized: [...protocolExtensions.keys()] };
 }
 
 const NAME_BYTES_MAX = 63;
+
+/**
+ * A user's or database's name as a server takes it from a startup packet: no longer than names are
+ * (ProcessStartupPacket()). It is cut between characters, so that no server cuts it any further
+ * after rules were matched with it.
+ */
+export function cutName(name: string): string {
+  const bytes = Buffer.from(name);
+  if (bytes.length <= NAME_BYTES_MAX) return name;
+  let end = NAME_BYTES_MAX;
+  while (((bytes[end] ?? 0) & 0xc0) === 0x80) end--;
+  return bytes.toString('utf8', 0, end);
+}
 
 /**
  * An application_name as statistics and logs may show it: bytes that are not printable ASCII as
