@@ -57,6 +57,22 @@ test('a connection over TCP carries bytes both ways and knows its peer', async (
   socket.destroy();
 });
 
+test('a client that has said its last is still answered', async () => {
+  const port = await freePort();
+  const { accept, accepted } = acceptOne();
+  const listener = await systemNetwork.listen({ host: '127.0.0.1', port }, { accept, mode: 0 });
+  const client = await systemNetwork.connect({ host: '127.0.0.1', port }, SIGNAL);
+  const { socket } = await accepted;
+  client.end('last words');
+  socket.resume();
+  await once(socket, 'end');
+  assert.equal(socket.writable, true);
+  socket.end('answer');
+  assert.equal(String((await once(client, 'data'))[0]), 'answer');
+  await once(client, 'close');
+  listener.close();
+});
+
 test('a Unix socket has the permissions asked for, and a stale one is replaced', async (t) => {
   const host = await temporaryDirectory(t);
   const { accept, accepted } = acceptOne();

@@ -45,6 +45,7 @@ export interface Network {
 }
 
 export interface ListenOptions {
+  /** Who takes the socket closes it: a peer that has said its last may still listen. */
   accept: (socket: Duplex, peer: PeerAddress) => void;
   /** Permissions of a Unix socket. */
   mode: number;
@@ -149,7 +150,8 @@ function bind(
   where: net.ListenOptions,
   { accept }: ListenOptions,
 ): Promise<Listener> {
-  const server = net.createServer({ noDelay: true, keepAlive: true }, (socket) => {
+  const socketOptions = { allowHalfOpen: true, noDelay: true, keepAlive: true };
+  const server = net.createServer(socketOptions, (socket) => {
     // Who takes the connection over adds a listener of its own; a reset before that is no event.
     socket.on('error', () => {});
     accept(socket, 'path' in where ? { transport: 'local' } : tcpPeer(socket));
