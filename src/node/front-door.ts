@@ -1,34 +1,38 @@
 /**
  * The front door: every connection to the node's port comes in here.
  *
- *   accepted ─▶ first packets (SSL, GSS refused; cancel dealt with) ─▶ rules ─▶ WAL sender session
+ *   accepted ─▶ first packets (SSL, GSS refused; cancel dealt with) ─▶ rules ─┬▶ WAL sender session
+ *                                                                             └▶ attached server
  *
- * The startup packet decides; no stranger costs more than one small buffer, and nobody stays
- * before authentication for longer than authentication_timeout. It lives as long as the node.
+ * The startup packet decides, and no byte of it goes further: the server behind is told what was
+ * understood here, so that what the rules were matched with is what it does. No stranger costs
+ * more than one small buffer, nor stays longer than authentication_timeout. It lives as long as
+ * the node.
  */
-import { randomBytes, timingSafeEqual } from 'node:crypto';
-import { setMaxListeners } from 'node:events';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../base/clock.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
-import { type HbaClient, type HbaRule, hbaRefusal, matchHba } from '../config/hba.ts';
-import { encodeNegotiateProtocolVersion } from '../protocol/backend-messages.ts';
-import { Connection, ConnectionLost } from '../protocol/connection.ts';
+import { type HbaRule, hbaRefusal, matchHba } from '../config/hba.ts';
+import { ConnectionLost } from '../protocol/connection.ts';
 import { encodeErrorResponse } from '../protocol/error-response.ts';
 import { FirstPackets } from '../protocol/first-packets.ts';
-import type { MessageLimits } from '../protocol/message-reader.ts';
-import { FRONTEND } from '../protocol/message-type.ts';
 import { type PeerAddress, describePeer } from '../protocol/network.ts';
 import {
+  type ReplicationMode,
   type SessionStartup,
   cleanApplicationName,
-  negotiation,
+  cutName,
+  encodeSessionStartup,
   parseStartupPacket,
   replicationMode,
 } from '../protocol/startup.ts';
 import type { SenderContext } from '../sender/sender-context.ts';
-import { SenderSession } from '../sender/session.ts';
+import { CancelKeys } from './cancel-keys.ts';
+import { SenderSessions } from './sender-sessions.ts';
+import { type AttachedDoor, SqlSessions } from './sql-sessions.ts';
+
+export type { AttachedDoor } from './sql-sessions.ts';
 
 export interface FrontDoorSettings {
   authenticationTimeoutMs: number;
@@ -40,65 +44,80 @@ export interface FrontDoorSettings {
 export interface FrontDoorOptions {
   context: SenderContext;
   settings: () => FrontDoorSettings;
+  /** Where connections that are not physical replication go; a relay has no such place. */
+  server?: AttachedDoor | undefined;
   clock: Clock;
   log: Log;
 }
 
-const COPY_DATA_BYTES_MAX = 1024 * 1024;
-const QUERY_BYTES_MAX = 1024 * 1024;
-const OTHER_BYTES_MAX = 10_000;
-
-const limits: MessageLimits = {
-  bodyBytesMax: (type) => {
-    if (type === FRONTEND.COPY_DATA) return COPY_DATA_BYTES_MAX;
-    return type === FRONTEND.QUERY ? QUERY_BYTES_MAX : OTHER_BYTES_MAX;
-  },
-};
-
 const REFUSES_ENCRYPTION = Buffer.from('N');
-const FIRST_PID = 1000;
-const SPARE_CONNECTIONS = 16;
+const SPARE_STRANGERS = 250;
 
-interface OpenSession {
-  session: SenderSession;
-  cancelKey: Buffer;
-  ended: Promise<void>;
+/** A connection, and whether it came by the private socket. */
+interface Visitor {
+  readonly socket: Duplex;
+  readonly peer: PeerAddress;
+  readonly isAttached: boolean;
+  readonly log: Log;
+}
+
+/** What a startup packet asks for, as the rules see it. */
+interface Request {
+  readonly mode: ReplicationMode;
+  readonly user: string;
+  readonly database: string;
+  readonly applicationName: string;
 }
 
 export class FrontDoor {
   readonly #options: FrontDoorOptions;
   readonly #log: Log;
-  readonly #stopping = new AbortController();
-  readonly #sessions = new Map<number, OpenSession>();
+  readonly #keys = new CancelKeys();
+  readonly #senders: SenderSessions;
+  readonly #sql: SqlSessions | undefined;
   readonly #connections = new Set<Duplex>();
-  #nextPid = FIRST_PID;
+  /** Those of the connections that nobody has let in yet. */
+  readonly #strangers = new Set<Duplex>();
+  #isStopping = false;
 
   constructor(options: FrontDoorOptions) {
-    // Every session listens to it, and there may be max_wal_senders of them.
-    setMaxListeners(0, this.#stopping.signal);
+    const { context, settings, server, clock } = options;
     this.#options = options;
     this.#log = options.log;
+    const keys = this.#keys;
+    const maxWalSenders = (): number => settings().maxWalSenders;
+    this.#senders = new SenderSessions({ context, maxWalSenders, keys });
+    this.#sql = server === undefined ? undefined : new SqlSessions({ server, keys, clock });
   }
 
   /** Takes over a new connection; whatever becomes of it concerns nobody else. */
   accept(socket: Duplex, peer: PeerAddress): void {
-    // As many again as may stream may be about to; a stranger beyond that costs nothing at all.
-    if (this.#connections.size >= 2 * this.#options.settings().maxWalSenders + SPARE_CONNECTIONS) {
+    // As many may come at once as may be let in, and more; one beyond that costs nothing at all.
+    if (this.#strangers.size >= 2 * this.#options.settings().maxWalSenders + SPARE_STRANGERS) {
       socket.destroy();
       return;
     }
-    this.#connections.add(socket);
-    socket.once('close', () => this.#connections.delete(socket));
-    this.#receive(socket, peer).catch((error: unknown) => {
-      this.#log.error(error);
-      socket.destroy();
-    });
+    this.#strangers.add(socket);
+    socket.once('close', () => this.#strangers.delete(socket));
+    this.#take({ socket, peer, isAttached: false, log: this.#log.child(describePeer(peer)) });
   }
 
-  /** Lets streaming sessions send what is left, ends all others; resolves when all have ended. */
+  /**
+   * Takes over a connection over the private socket, which is the attached server's own WAL
+   * receiver: no rule and no limit concerns it.
+   */
+  acceptAttached(socket: Duplex): void {
+    const log = this.#log.child('attached server');
+    this.#take({ socket, peer: { transport: 'local' }, isAttached: true, log });
+  }
+
+  /**
+   * Lets sessions that stream WAL send what is left and those of SQL hear the server's last words,
+   * ends all others; resolves when all have ended. The attached server has been stopped before.
+   */
   async stop(): Promise<void> {
-    this.#stopping.abort();
-    await Promise.all([...this.#sessions.values()].map(({ ended }) => ended));
+    this.#isStopping = true;
+    await Promise.all([this.#senders.stop(), this.#sql?.stop()]);
   }
 
   /** Ends every connection at once. */
@@ -106,22 +125,32 @@ export class FrontDoor {
     for (const socket of this.#connections) socket.destroy();
   }
 
-  async #receive(socket: Duplex, peer: PeerAddress): Promise<void> {
+  #take(visitor: Visitor): void {
+    const { socket } = visitor;
+    this.#connections.add(socket);
+    socket.once('close', () => this.#connections.delete(socket));
+    this.#receive(visitor).catch((error: unknown) => {
+      this.#log.error(error);
+      socket.destroy();
+    });
+  }
+
+  async #receive(visitor: Visitor): Promise<void> {
+    const { socket, log } = visitor;
     const { clock, settings } = this.#options;
     const timer = clock.setTimer(settings().authenticationTimeoutMs, () => socket.destroy());
-    const log = this.#log.child(describePeer(peer));
     if (settings().logConnections) log.log('connection received');
     const packets = new FirstPackets(socket);
     try {
       const startup = await this.#readStartup(packets, socket);
-      if (startup === undefined) return void socket.destroy();
-      const session = this.#admit(startup, socket, peer, packets.release());
-      timer.cancel();
-      await session;
+      if (startup !== undefined) {
+        const readAhead = packets.release();
+        await this.#admit(visitor, { startup, readAhead, onAdmitted: () => timer.cancel() });
+      }
     } catch (error) {
       if (!(error instanceof ConnectionLost)) await this.#refuse(socket, error, log);
-      socket.destroy();
     } finally {
+      socket.destroy();
       timer.cancel();
     }
   }
@@ -133,7 +162,12 @@ export class FrontDoor {
       const packet = parseStartupPacket(await packets.read());
       if (packet.kind === 'startup') return packet;
       if (packet.kind === 'cancel') {
-        this.#cancel(packet.processId, packet.key);
+        packets.release();
+        // Who asks is never answered, whatever comes of it.
+        await this.#keys
+          .find(packet)
+          ?.cancel(socket)
+          .catch(() => {});
         return undefined;
       }
       if (asked.has(packet.kind)) {
@@ -147,114 +181,48 @@ export class FrontDoor {
     }
   }
 
-  #cancel(pid: number, key: Buffer): void {
-    const open = this.#sessions.get(pid);
-    if (open === undefined || open.cancelKey.length !== key.length) return;
-    if (timingSafeEqual(open.cancelKey, key)) open.session.cancel();
+  /** Lets the visitor in and serves it to its end; throws what it is to be refused with. */
+  async #admit(
+    visitor: Visitor,
+    options: { startup: SessionStartup; readAhead: Buffer; onAdmitted: () => void },
+  ): Promise<void> {
+    const { socket, peer, isAttached } = visitor;
+    const { startup, readAhead, onAdmitted } = options;
+    const request = readRequest(startup);
+    const { mode, user, applicationName } = request;
+    if (isAttached && mode !== 'physical') throw onlyPhysical();
+    if (!isAttached) this.#checkRules(peer, request);
+    if (mode !== 'physical' && this.#sql === undefined) throw noDatabase();
+    if (this.#isStopping) throw shuttingDown();
+    if (mode === 'physical' && !isAttached) this.#senders.checkFree();
+    this.#strangers.delete(socket);
+    const log = isAttached
+      ? visitor.log
+      : this.#log.child(`${applicationName || user} ${describePeer(peer)}`);
+    if (this.#options.settings().logConnections) log.log(authorization(request));
+    if (mode === 'physical' || this.#sql === undefined) {
+      onAdmitted();
+      const downstream = { user, applicationName, peer, isAttached };
+      await this.#senders.serve({ socket, readAhead, startup, downstream, log });
+    } else {
+      const opening = Buffer.concat([encodeSessionStartup(forServer(startup, request)), readAhead]);
+      await this.#sql.serve(socket, { opening, onGreeted: onAdmitted });
+    }
   }
 
-  async #admit(
-    startup: SessionStartup,
-    socket: Duplex,
-    peer: PeerAddress,
-    readAhead: Buffer,
-  ): Promise<void> {
-    const { parameters } = startup;
-    const user = parameters.get('user') ?? '';
-    const applicationName = cleanApplicationName(parameters.get('application_name') ?? '');
-    const mode = replicationMode(parameters.get('replication'));
+  #checkRules(peer: PeerAddress, { mode, user, database }: Request): void {
+    const { transport } = peer;
     const { address, localAddress } = peer.transport === 'tcp' ? peer : {};
-    this.#checkRules({
-      transport: peer.transport,
+    const client = {
+      transport,
       ...(address === undefined ? {} : { address }),
       ...(localAddress === undefined ? {} : { localAddress }),
       user,
-      database: parameters.get('database') ?? user,
+      database,
       replication: mode === 'physical',
-    });
-    if (mode !== 'physical') throw noDatabase();
-    this.#checkFree();
-    const negotiated = negotiation(startup);
-    if (negotiated !== undefined) {
-      socket.write(encodeNegotiateProtocolVersion(negotiated.version, negotiated.unrecognized));
-    }
-    const pid = this.#nextPid++;
-    const log = this.#log.child(`${applicationName || user} ${describePeer(peer)}`);
-    if (this.#options.settings().logConnections) {
-      log.log(
-        `replication connection authorized: user=${user} application_name=${applicationName}`,
-      );
-    }
-    await this.#serve({
-      pid,
-      log,
-      downstream: {
-        pid,
-        user,
-        applicationName,
-        peer,
-        startedMs: this.#options.clock.nowMs(),
-        isAttached: false,
-      },
-      clientEncoding: parameters.get('client_encoding'),
-      connection: new Connection(socket, {
-        limits,
-        lostMessage: 'unexpected EOF on standby connection',
-        readAhead,
-      }),
-    });
-  }
-
-  async #serve({
-    pid,
-    log,
-    downstream,
-    clientEncoding,
-    connection,
-  }: {
-    pid: number;
-    log: Log;
-    downstream: Parameters<SenderContext['downstreams']['add']>[0];
-    clientEncoding: string | undefined;
-    connection: Connection;
-  }): Promise<void> {
-    const { context } = this.#options;
-    const cancelKey = randomBytes(4);
-    const entry = context.downstreams.add(downstream);
-    const stopping = this.#stopping.signal;
-    const session = new SenderSession({
-      connection,
-      downstream: entry,
-      context,
-      cancelKey,
-      clientEncoding,
-      stopping,
-      log,
-    });
-    const ended = session.run().finally(() => {
-      context.downstreams.remove(entry);
-      this.#sessions.delete(pid);
-    });
-    this.#sessions.set(pid, { session, cancelKey, ended });
-    await ended;
-  }
-
-  #checkRules(client: HbaClient): void {
+    };
     const result = matchHba(this.#options.settings().hbaRules, client);
     if (result.kind !== 'trust') throw hbaRefusal(result, client);
-  }
-
-  #checkFree(): void {
-    if (this.#stopping.signal.aborted) {
-      throw new WalcadeError(SQLSTATE.CANNOT_CONNECT_NOW, 'the database system is shutting down');
-    }
-    const { maxWalSenders } = this.#options.settings();
-    if (this.#options.context.downstreams.size < maxWalSenders) return;
-    throw new WalcadeError(
-      SQLSTATE.TOO_MANY_CONNECTIONS,
-      'number of requested standby connections exceeds "max_wal_senders" ' +
-        `(currently ${maxWalSenders})`,
-    );
   }
 
   async #refuse(socket: Duplex, error: unknown, log: Log): Promise<void> {
@@ -267,6 +235,46 @@ export class FrontDoor {
       socket.once('close', () => resolve());
     });
   }
+}
+
+/** Names as the server behind would read them (ProcessStartupPacket()); throws 22023. */
+function readRequest({ parameters }: SessionStartup): Request {
+  const user = cutName(parameters.get('user') ?? '');
+  return {
+    mode: replicationMode(parameters.get('replication')),
+    user,
+    database: cutName(parameters.get('database') ?? '') || user,
+    applicationName: cleanApplicationName(parameters.get('application_name') ?? ''),
+  };
+}
+
+/** The startup for the attached server: exactly the session that the rules have allowed. */
+function forServer(startup: SessionStartup, { mode, user, database }: Request): SessionStartup {
+  const parameters = new Map(startup.parameters);
+  parameters.set('user', user).set('database', database);
+  if (mode === 'database') parameters.set('replication', 'database');
+  else parameters.delete('replication');
+  return { ...startup, parameters };
+}
+
+/** What log_connections says of who has been let in (postinit.c, PerformAuthentication()). */
+function authorization({ mode, user, database, applicationName }: Request): string {
+  const who =
+    mode === 'none'
+      ? `connection authorized: user=${user} database=${database}`
+      : `replication connection authorized: user=${user}`;
+  return applicationName === '' ? who : `${who} application_name=${applicationName}`;
+}
+
+function shuttingDown(): WalcadeError {
+  return new WalcadeError(SQLSTATE.CANNOT_CONNECT_NOW, 'the database system is shutting down');
+}
+
+function onlyPhysical(): WalcadeError {
+  return new WalcadeError(
+    SQLSTATE.FEATURE_NOT_SUPPORTED,
+    'only physical replication is served on this socket',
+  );
 }
 
 function noDatabase(): WalcadeError {

@@ -6,7 +6,14 @@
  * Three seconds of each kind; WALCADE_FUZZ_SECONDS makes it longer, WALCADE_FUZZ_SEED repeats one.
  */
 import assert from 'node:assert/strict';
+import type { Duplex } from 'node:stream';
 import { after, test } from 'node:test';
+import { SQLSTATE, WalcadeError } from '../../src/base/errors.ts';
+import {
+  encodeAuthentication,
+  encodeBackendKeyData,
+  encodeReadyForQuery,
+} from '../../src/protocol/backend-messages.ts';
 import { message } from '../../src/protocol/bytes.ts';
 import { encodeCopyData, encodeQuery } from '../../src/protocol/frontend-messages.ts';
 import {
@@ -20,7 +27,8 @@ import {
   encodeStartup,
 } from '../../src/protocol/startup.ts';
 import { advance, formatLsn, lsn } from '../../src/wal/lsn.ts';
-import { MemoryNode } from '../harness/memory-node.ts';
+import { duplexPair } from '../harness/duplex-pair.ts';
+import { MemoryNode, type MemoryNodeOptions } from '../harness/memory-node.ts';
 import { settle } from '../harness/manual-clock.ts';
 import { type RandomNumber, seededRandom } from '../harness/wal-recutter.ts';
 import { START, made } from '../harness/wal-walks.ts';
@@ -31,6 +39,13 @@ const SEED = Number(process.env['WALCADE_FUZZ_SEED'] ?? Date.now() % 1_000_000);
 const { wal: WAL } = made([{ bodyBytes: 500 }, { bodyBytes: 200_000 }, { bodyBytes: 40 }]);
 const END = advance(START, WAL.length);
 const STARTUP = encodeStartup({ user: 'postgres', replication: 'true', application_name: 'fuzz' });
+
+const KEY = Buffer.from('key!');
+const GREETING = Buffer.concat([
+  encodeAuthentication({ kind: 'ok' }),
+  encodeBackendKeyData(4711, KEY),
+  encodeReadyForQuery(),
+]);
 
 const stray: unknown[] = [];
 const onStray = (error: unknown): void => void stray.push(error);
@@ -67,14 +82,39 @@ test('valid messages in any order are answered or refused', async (t) => {
   });
 });
 
+test('SQL sessions with a server that says anything end, and cost nobody else', async (t) => {
+  const random = seededRandom(SEED + 1);
+  const say = (far: Duplex): void => {
+    const bytes = Buffer.from(GREETING);
+    if (random() < 0.5) bytes[Math.floor(random() * bytes.length)] = Math.floor(random() * 256);
+    for (const part of cutRandomly(random, bytes)) far.write(part);
+    if (random() < 0.3) far.end(randomBytes(random, 1000));
+    if (random() < 0.3) far.destroy();
+  };
+  const connect = async (): Promise<Duplex> => {
+    if (random() < 0.1) throw new WalcadeError(SQLSTATE.UNABLE_TO_CONNECT, 'it does not run');
+    const [near, far] = duplexPair();
+    far.on('error', () => {}).on('data', () => say(far));
+    return near;
+  };
+  const speak = (): Buffer[] => {
+    const startup = encodeStartup({ user: 'u', replication: random() < 0.5 ? 'off' : 'database' });
+    const cancel = encodeCancelRequest(4711, random() < 0.5 ? KEY : Buffer.alloc(4));
+    const first = random() < 0.3 ? cancel : startup;
+    return [first, randomBytes(random, 100), randomBytes(random, Math.floor(random() * 5000))];
+  };
+  await fuzz(t, speak, { server: { connect } });
+});
+
 /** Has `speak` say something on a new connection, again and again until the time is over. */
 async function fuzz(
   t: { diagnostic(text: string): void },
   speak: (random: RandomNumber) => Buffer[],
+  options: MemoryNodeOptions = {},
 ): Promise<void> {
   t.diagnostic(`seed ${SEED}`);
   const random = seededRandom(SEED);
-  const node = await MemoryNode.open(WAL);
+  const node = await MemoryNode.open(WAL, options);
   const endMs = performance.now() + SECONDS * 1000;
   let rounds = 0;
   while (performance.now() < endMs) {
@@ -157,7 +197,7 @@ function validConversation(random: RandomNumber): Buffer[] {
   ];
   const some = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)] as T;
   const first = random() < 0.3 ? some([encodeSslRequest(), encodeGssRequest()]) : Buffer.alloc(0);
-  const last = random() < 0.1 ? encodeCancelRequest(1000, Buffer.alloc(4)) : some(copy);
+  const last = random() < 0.1 ? encodeCancelRequest(5_000_000, Buffer.alloc(4)) : some(copy);
   return [
     first,
     STARTUP,

@@ -1,11 +1,13 @@
 /**
  * A relay's sending side in memory: store, slots and front door on a disk, a clock and connections
- * that the test holds. It has no receiver; its upstream is whatever `connectUpstream` gives.
+ * that the test holds. It has no receiver; its upstream is whatever `connectUpstream` gives, its
+ * attached server, if it is to have one, whatever the test says.
  */
 import type { Duplex } from 'node:stream';
 import { type LogEntry, createLog } from '../../src/base/log.ts';
 import { parseHba } from '../../src/config/hba.ts';
-import { FrontDoor } from '../../src/node/front-door.ts';
+import { FrontDoor, type FrontDoorSettings } from '../../src/node/front-door.ts';
+import type { AttachedDoor } from '../../src/node/sql-sessions.ts';
 import type { ReplicationClient } from '../../src/protocol/client.ts';
 import { DownstreamTable } from '../../src/sender/downstreams.ts';
 import type { SenderContext } from '../../src/sender/sender-context.ts';
@@ -18,6 +20,10 @@ import { CLUSTER } from './wal-walks.ts';
 
 const HBA = 'host replication all all trust\nhost all all all trust\n';
 
+export interface MemoryNodeOptions extends Partial<FrontDoorSettings> {
+  server?: AttachedDoor;
+}
+
 export class MemoryNode {
   readonly clock = new ManualClock();
   readonly log: LogEntry[] = [];
@@ -25,7 +31,11 @@ export class MemoryNode {
   readonly door: FrontDoor;
   readonly #store: StoreUnderTest;
 
-  private constructor(store: StoreUnderTest, histories: HistoryFiles) {
+  private constructor(
+    store: StoreUnderTest,
+    histories: HistoryFiles,
+    { server, ...changed }: MemoryNodeOptions,
+  ) {
     this.#store = store;
     const settings = { server_version: '18.4', server_version_num: '180004' };
     this.context = {
@@ -55,18 +65,20 @@ export class MemoryNode {
         maxWalSenders: 1000,
         logConnections: false,
         hbaRules: parseHba(HBA, 'walcade_hba.conf'),
+        ...changed,
       }),
+      server,
       clock: this.clock,
       log,
     });
   }
 
   /** A node whose store holds `wal`, which begins at 0/100000, durably. */
-  static async open(wal: Buffer): Promise<MemoryNode> {
+  static async open(wal: Buffer, options: MemoryNodeOptions = {}): Promise<MemoryNode> {
     const disk = await newNodeDisk();
     const store = await StoreUnderTest.open(disk, { sleep: 'for ever' });
     await store.appendDurably(wal);
-    return new MemoryNode(store, new HistoryFiles(disk, WAL));
+    return new MemoryNode(store, new HistoryFiles(disk, WAL), options);
   }
 
   get store(): StoreUnderTest {
