@@ -1,6 +1,6 @@
 /**
- * SQL through the front door, with a server that the test scripts: who is let in and what the server
- * is told of him, which CancelRequests reach it, and what happens while it is away.
+ * SQL through the front door, with a server that the test scripts: who is let in and what the
+ * server is told of him, which CancelRequests reach it, and what happens while it is away.
  */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
@@ -95,7 +95,7 @@ test('what comes with the startup packet, or before the server is there, is kept
   assert.deepEqual(client.heard(), Buffer.concat([Buffer.from('N'), GREETING]));
 });
 
-test('rules decide by type, database, user and address, also for replication=database', async (t) => {
+test('rules decide by database, user and address, also for replication=database', async (t) => {
   const rules = [
     'host secret all all reject',
     'host all eve all reject',
