@@ -77,7 +77,7 @@ async function buildRelay(making: Making, asked: Lsn | undefined): Promise<Built
 
 /** Takes a base backup into the node's directory; the slot holds the WAL that it needs. */
 async function buildServer(
-  { directory, upstream, client, connect, onFailure, signal }: Making,
+  { directory, upstream, connect, onFailure, signal }: Making,
   {
     postgres,
     programs,
@@ -103,7 +103,8 @@ async function buildServer(
       signal,
     });
     if (!keep) onFailure(() => removeTablespaces(backup.tablespaces));
-    const start = await startForRedo(client, upstream, backup.start);
+    // The other connection was idle meanwhile, perhaps for longer than the network allows.
+    const start = await startForRedo(connection, upstream, backup.start);
     await makeStandby(dataDirectory, { user });
     return {
       start,

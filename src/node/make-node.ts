@@ -169,6 +169,9 @@ async function createSlot(client: ReplicationClient, slot: string): Promise<void
   }
 }
 
+/** Long enough for an upstream that answers, short enough for who waits after Ctrl-C. */
+const DROP_TIMEOUT_MS = 5000;
+
 /** A slot that nobody uses keeps WAL for ever: if it cannot be dropped, somebody must know. */
 async function dropSlot(
   doors: MakingDoors,
@@ -182,12 +185,20 @@ async function dropSlot(
     target: Parameters<typeof connectUpstream>[1];
   },
 ): Promise<void> {
-  const drop = (connection: ReplicationClient) => connection.query(formatDropSlot(slot));
+  const drop = async (over: ReplicationClient, signal: AbortSignal): Promise<void> => {
+    signal.addEventListener('abort', () => over.connection.close(), { once: true });
+    try {
+      await over.query(formatDropSlot(slot));
+    } finally {
+      await over.close();
+    }
+  };
   try {
-    await drop(client).catch(async () => {
-      const again = await connectUpstream(doors, target, new AbortController().signal);
-      await drop(again).finally(() => again.close());
-    });
+    await inTime(doors.clock, (signal) => drop(client, signal)).catch(() =>
+      inTime(doors.clock, async (signal) =>
+        drop(await connectUpstream(doors, target, signal), signal),
+      ),
+    );
   } catch (error) {
     const { sqlstate, message } = asWalcadeError(error);
     doors.log.warning(
@@ -195,5 +206,23 @@ async function dropSlot(
         hint: 'Drop it on the upstream, since it holds WAL there.',
       }),
     );
+  }
+}
+
+/** Does `action`, whose signal aborts when it takes too long: it says why then. */
+async function inTime<T>(clock: Clock, action: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const late = new AbortController();
+  const timer = clock.setTimer(DROP_TIMEOUT_MS, () => {
+    const seconds = DROP_TIMEOUT_MS / 1000;
+    const message = `no answer from the upstream within ${seconds} s`;
+    late.abort(new WalcadeError(SQLSTATE.CONNECTION_FAILURE, message));
+  });
+  try {
+    return await action(late.signal);
+  } catch (error) {
+    late.signal.throwIfAborted();
+    throw error;
+  } finally {
+    timer.cancel();
   }
 }

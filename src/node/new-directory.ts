@@ -93,7 +93,7 @@ export async function emptyDirectory(
   for (const name of names.filter((each) => !keep.includes(each))) {
     await fs.rm(join(directory, name), { recursive: true, force: true });
   }
-  if (isMade && keep.length === 0) await fs.rmdir(directory);
+  if (isMade && !names.some((each) => keep.includes(each))) await fs.rmdir(directory);
 }
 
 /** Where the Unix sockets of a new node go: the usual places that can be written to. */
