@@ -83,12 +83,25 @@ export async function stopCommand(
       throw new WalcadeError(
         SQLSTATE.OBJECT_IN_USE,
         `node does not shut down (PID ${pid}, waited ${timeoutSeconds} s)`,
-        { hint: 'It waits for downstreams to take the rest of WAL; "-m immediate" does not wait.' },
+        {
+          detail: `It waits for ${await waitedFor(directory)}.`,
+          hint: 'With "-m immediate" it does not wait.',
+        },
       );
     }
     await systemClock.sleep(POLL_MS, NEVER);
   }
   process.stdout.write('node stopped\n');
+}
+
+/** What an orderly stop is about: the attached server ends first, then the downstreams' streams. */
+async function waitedFor(directory: string): Promise<string> {
+  // A socket's path must be short.
+  process.chdir(directory);
+  const status = await readStatus(CONTROL_SOCKET).catch(() => undefined);
+  return status?.server?.state === 'stopping'
+    ? 'its attached PostgreSQL server to shut down'
+    : 'downstreams to take the rest of WAL';
 }
 
 /** Has the running node read its configuration files again; throws what is wrong with them. */

@@ -21,6 +21,7 @@ import {
   waitUntilReady,
 } from '../harness/attached-cluster.ts';
 import { FaultyNetwork } from '../harness/faulty-network.ts';
+import { freezeTree } from '../harness/process-tree.ts';
 import { RawSession, describeHeard } from '../harness/raw-session.ts';
 import { Load } from '../harness/relayed-cluster.ts';
 import { waitFor } from '../harness/wait.ts';
@@ -267,6 +268,40 @@ test('a server that a person stops is started again by its node', async (t) => {
     await waitFor('SQL', () => node.sql('SELECT 1').catch(() => ''));
     await assertSameRows(primary, [node]);
   }
+});
+
+test('a server that is stuck holds up a stop, and no immediate one, nor WAL', async (t) => {
+  const cluster = await attachedCluster(t);
+  const { primary, node } = cluster;
+  const standby = await standbyBehind(cluster);
+  const stop = ['stop', '-D', node.directory];
+
+  // What a stop waits for is said.
+  const { pid } = await serverStatus(node);
+  assert.ok(pid !== null);
+  const thaw = await freezeTree(pid);
+  const { code, stderr } = await node.cli([...stop, '-t', '1']);
+  assert.equal(code, 1);
+  assert.match(stderr, /node does not shut down[^]*It waits for its attached PostgreSQL server/);
+  assert.equal((await serverStatus(node)).state, 'stopping');
+  assert.equal((await node.cli([...stop, '-m', 'immediate'])).code, 0);
+  assert.equal(await node.waitForExit(), 'exit status 2');
+
+  // The next node serves WAL until the old server has gone, which it does as soon as it can.
+  const mark = await node.log.mark();
+  await node.start({ wait: false });
+  await node.waitForLog(/waiting until the attached PostgreSQL server of an earlier/, {
+    since: mark,
+  });
+  await primary.sql(`INSERT INTO load (payload) VALUES ('meanwhile')`);
+  await standby.waitForCatchup(primary);
+  const { stderr: waiting } = await node.cli(['start', '-D', node.directory]);
+  assert.match(waiting, /is already running/);
+  assert.equal(await node.stop(), 'exit status 0');
+  thaw();
+  await waitUntilGone(node);
+  await node.start();
+  await assertSameRows(primary, [node, standby]);
 });
 
 interface Connected {
