@@ -1,25 +1,27 @@
 /**
- * `npm run demo`: a cascade of real servers on this machine, through which a row travels.
+ * `npm run demo`: a cascade of real servers on this machine, built with the commands that a person
+ * would use, and a row that travels through it.
  *
  *   --once          leave when everything was shown; status 0 only if every step held
- *   --base-port N   the first of six ports in a row (default 4001)
+ *   --base-port N   the first of four ports in a row (default 4001)
  *   --keep          leave the directory with all servers' files in place
  *
  * Everything is in one temporary directory, which is removed at the end, Ctrl-C included.
  */
+import { once } from 'node:events';
 import { chmod, mkdtemp, realpath } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { pc } from '../src/cli/colors.ts';
 import { asWalcadeError } from '../src/base/errors.ts';
+import { pc } from '../src/cli/colors.ts';
 import { TestDirectory } from '../test/harness/test-directory.ts';
-import { Cascade, SERVER_NAMES, portOf, takenPorts } from './cascade.ts';
-import { drawTree } from './tree-view.ts';
+import { takenPorts } from './ports.ts';
+import { say } from './screen.ts';
+import { portsOf, tellStory } from './steps.ts';
 
 const USAGE = 'usage: npm run demo -- [--once] [--base-port N] [--keep]';
-const BASE_PORT_MAX = 65_535 - SERVER_NAMES.length + 1;
-const LABEL_COLUMNS = 58;
+const BASE_PORT_MAX = 65_536 - portsOf(0).length;
 
 interface Choice {
   once: boolean;
@@ -32,8 +34,11 @@ class UsageError extends Error {}
 process.exitCode = await main(process.argv.slice(2));
 
 async function main(argv: readonly string[]): Promise<number> {
+  const signal = interruption();
+  // What the user's environment says of other servers is not for these.
+  for (const name of Object.keys(process.env)) if (name.startsWith('PG')) delete process.env[name];
   try {
-    return await run(parseChoice(argv));
+    return await run(parseChoice(argv), signal);
   } catch (error) {
     const { message, detail, hint } = asWalcadeError(error);
     say(`\n${pc.red('error:')} ${message}`);
@@ -41,6 +46,15 @@ async function main(argv: readonly string[]): Promise<number> {
     if (hint !== undefined) say(`HINT:  ${hint}`);
     return error instanceof UsageError ? 2 : 1;
   }
+}
+
+/** Aborts at a signal, and when nobody reads any more; either changes nothing later on. */
+function interruption(): AbortSignal {
+  const controller = new AbortController();
+  const interrupt = (): void => controller.abort(new Error('interrupted'));
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, interrupt);
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', interrupt);
+  return controller.signal;
 }
 
 function parseChoice(argv: readonly string[]): Choice {
@@ -62,97 +76,52 @@ function parseChoice(argv: readonly string[]): Choice {
   return { once: values.once, keep: values.keep, basePort };
 }
 
-async function run({ once, keep, basePort }: Choice): Promise<number> {
-  const taken = await takenPorts(basePort);
-  if (taken.length > 0) {
-    const which = taken.length === 1 ? `port ${taken[0]} is` : `ports ${taken.join(', ')} are`;
-    const other = basePort < 40_000 ? basePort + 10_000 : basePort - 10_000;
-    say(`${pc.red('error:')} ${which} taken`);
-    say(`HINT:  Choose six other ports in a row, as in: npm run demo -- --base-port ${other}`);
-    return 1;
-  }
+async function run(
+  { once: isShort, keep, basePort }: Choice,
+  signal: AbortSignal,
+): Promise<number> {
+  const taken = await takenPorts(portsOf(basePort));
+  if (taken.length > 0) return refuseTaken(taken, basePort);
   const parent = process.env['WALCADE_DEMO_DIRECTORY'] ?? (await realpath(tmpdir()));
   const directory = await mkdtemp(join(parent, 'walcade-demo-'));
+  // PostgreSQL's user, if that is another one, has to get in.
   await chmod(directory, 0o755);
   const tree = TestDirectory.standalone(directory);
-  const interruption = new Promise<'interrupted'>((resolve) => {
-    for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-      process.once(name, () => resolve('interrupted'));
-    }
-  });
-  const cascade = new Cascade(tree, { basePort });
-  const steps = show(cascade);
+  say(`${pc.bold('walcade')}: cascading streaming replication for PostgreSQL`);
+  say(`Everything is in ${directory}, and the commands are run there.`);
+  let status = 0;
   try {
-    const outcome = await Promise.race([steps, interruption]);
-    if (outcome === 'interrupted') return 1;
-    if (!once) {
-      say(pc.dim('Ctrl-C ends the demo.'));
-      await interruption;
-    }
-    return 0;
+    await tellStory(tree, { basePort, signal });
+    if (!isShort) await untilInterrupted(signal);
   } catch (error) {
-    await tree.showLogs('the demo failed');
-    throw error;
+    status = 1;
+    if (!signal.aborted) {
+      await tree.showLogs('the demo failed');
+      throw error;
+    }
   } finally {
     say(pc.dim(`\nstopping all servers${keep ? '' : `, removing ${directory}`}`));
-    await tree.remove({ keep });
-    // An interrupted step ends with the servers it waits for.
-    await steps.catch(() => {});
+    for (const complaint of await tree.remove({ keep })) {
+      say(`${pc.red('error:')} ${complaint}`);
+      status = 1;
+    }
     if (keep) say(`everything is left in ${directory}`);
   }
+  return status;
 }
 
-/** Builds the cascade and sends a row through it, a line for each step that held. */
-async function show(cascade: Cascade): Promise<'shown'> {
-  say(`${pc.bold('walcade')}: one primary, two relays, three standbys\n`);
-  await step('a PostgreSQL primary', () => cascade.startPrimary());
-  await step('a relay below the primary: walcade init, walcade run', () => cascade.startRelay());
-  await step('a second relay below the first', () => cascade.startRelay2());
-  await step('two standbys below the first relay, one below the second', () =>
-    cascade.startStandbys(),
-  );
-  const { primary, standbys } = cascade;
-  await step('on the primary: create table i (x int4)', async () => {
-    await primary.sql('CREATE TABLE i (x int4)');
-    await Promise.all(standbys.map((standby) => standby.waitForCatchup(primary)));
-  });
-  const startedMs = performance.now();
-  await step('on the primary: insert into i values (123)', async () => {
-    await primary.sql('INSERT INTO i VALUES (123)');
-  });
-  const times = await cascade.timeUntil('SELECT x FROM i', '123', startedMs);
-  for (const [name, ms] of times) {
-    report(`on ${name}: select x from i → 123`, `${ms.toFixed(1)} ms`);
-  }
-  const settled = await cascade.settledTree();
-  say(`\n${drawTree(settled)}\n`);
-  say('A standby is where it has replayed to, a relay where it has flushed to.\n');
-  suggest(cascade);
-  return 'shown';
+async function untilInterrupted(signal: AbortSignal): Promise<void> {
+  say(pc.dim('\nCtrl-C ends the demo.'));
+  // Nothing else keeps the process alive if a server's connections are closed.
+  const alive = setInterval(() => {}, 60_000);
+  if (!signal.aborted) await once(signal, 'abort');
+  clearInterval(alive);
 }
 
-function suggest({ primary, relay }: Cascade): void {
-  const psql = (port: number, sql: string): string =>
-    `  psql -h 127.0.0.1 -p ${port} -U postgres -c '${sql}'`;
-  const basePort = primary.port;
-  say('Try, in another terminal:\n');
-  say(psql(basePort, 'insert into i values (456)'));
-  say(psql(portOf('standby3', basePort), 'select * from i'));
-  say(`  bin/walcade status -D ${relay.directory}`);
-  say(`  bin/walcade wal verify ${relay.directory}`);
-  say('');
-}
-
-async function step(what: string, action: () => Promise<void>): Promise<void> {
-  const startedMs = performance.now();
-  await action();
-  report(what, `${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
-}
-
-function report(what: string, figure: string): void {
-  say(`${pc.green('✓')} ${what.padEnd(LABEL_COLUMNS)}${pc.dim(figure.trimEnd())}`);
-}
-
-function say(text: string): void {
-  process.stdout.write(`${text}\n`);
+function refuseTaken(taken: readonly number[], basePort: number): number {
+  const which = taken.length === 1 ? `port ${taken[0]} is` : `ports ${taken.join(', ')} are`;
+  const other = basePort < 40_000 ? basePort + 10_000 : basePort - 10_000;
+  say(`${pc.red('error:')} ${which} taken`);
+  say(`HINT:  Choose four other ports in a row, as in: npm run demo -- --base-port ${other}`);
+  return 1;
 }

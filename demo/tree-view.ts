@@ -1,31 +1,41 @@
-/** The tree of servers as text: each below the one it receives WAL from. */
+/** The tree of servers as text: each below the one it receives WAL from, with its parts. */
 import { pc } from '../src/cli/colors.ts';
 
 export interface ServerView {
   name: string;
-  kind: string;
   port: number;
-  /** As its sending server says; undefined for the primary. */
-  state: string | undefined;
-  /** How far it has come: a relay is what it has flushed, a standby what it has replayed. */
-  position: string;
+  program: string;
+  parts: PartView[];
   downstreams: ServerView[];
 }
 
-const NAME_COLUMNS = 20;
-const KIND_COLUMNS = 16;
+/** What a server has running, as a line of `ps` would show it. */
+export interface PartView {
+  what: string;
+  state: string;
+  position: string;
+}
 
-/** One line a server, at most 80 columns. */
+const NAME_COLUMNS = 16;
+const PART_COLUMNS = 44;
+const STATE_COLUMNS = 9;
+
+/** One line a server and one a part of it, at most 80 columns. */
 export function drawTree(server: ServerView): string {
   return draw(server, { lead: '', leadBelow: '' }).join('\n');
 }
 
 function draw(server: ServerView, { lead, leadBelow }: Record<'lead' | 'leadBelow', string>) {
-  const { name, kind, port, state, position, downstreams } = server;
-  const left = `${lead}${name}`.padEnd(NAME_COLUMNS);
-  const facts = `${`port ${port}`.padEnd(12)}${kind.padEnd(KIND_COLUMNS)}`;
-  const where = `${(state ?? '').padEnd(10)} ${position}`;
-  const lines = [`${pc.dim(lead)}${pc.bold(left.slice(lead.length))}${facts}${pc.green(where)}`];
+  const { name, port, program, parts, downstreams } = server;
+  const label = name.padEnd(NAME_COLUMNS - lead.length);
+  const lines = [`${pc.dim(lead)}${pc.bold(label)}${`port ${port}`.padEnd(12)}${program}`];
+  const partLead = `${leadBelow}${downstreams.length > 0 ? '│' : ' '}    `;
+  for (const { what, state, position } of parts) {
+    const left = what.padEnd(PART_COLUMNS - partLead.length);
+    lines.push(
+      `${pc.dim(partLead)}${left}${pc.green(`${state.padEnd(STATE_COLUMNS)} ${position}`)}`,
+    );
+  }
   for (const [index, downstream] of downstreams.entries()) {
     const isLast = index === downstreams.length - 1;
     lines.push(

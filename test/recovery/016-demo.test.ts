@@ -2,56 +2,82 @@
  * `npm run demo` as a newcomer runs it: what it shows is true, and nothing is left behind.
  */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
 import { createServer } from 'node:net';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { TestDirectory } from '../harness/test-directory.ts';
 import { waitFor } from '../harness/wait.ts';
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const STANDBYS = ['standby1', 'standby2', 'standby3'];
+const run = promisify(execFile);
 
-test('the demo shows a row on three standbys behind two relays and leaves nothing', async (t) => {
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+
+test('the demo shows a row on all slaves, and who sends WAL to whom', async (t) => {
   const tree = await TestDirectory.create(t);
-  const demo = runDemo(tree, ['--once', '--base-port', String(await reservePorts(tree))]);
+  const basePort = await reservePorts(tree);
+  const demo = runDemo(tree, ['--once', '--base-port', String(basePort)]);
   assert.equal(await demo.ended, 0, demo.said());
   const said = demo.said();
-  for (const standby of STANDBYS) {
-    assert.match(said, new RegExp(`^✓ on ${standby}: select x from i → 123 +\\d+\\.\\d ms$`, 'm'));
+  for (const [index, slave] of ['slave', 'slave2', 'slave3'].entries()) {
+    const answer = `✓ ${slave}, on port ${basePort + 1 + index}: select x from i → 123`;
+    assert.match(said, new RegExp(`^${answer} +\\d+\\.\\d ms$`, 'm'));
   }
 
   // The tree has every server below the one it receives from, all at one position.
-  const position = /^primary +port \d+ +PostgreSQL \d+ +([0-9A-F]+\/[0-9A-F]+)$/m.exec(said)?.[1];
+  const position = /WAL sender to slave +streaming +([0-9A-F]+\/[0-9A-F]+)$/m.exec(said)?.[1];
+  const node = 'port \\d+ +walcade, PostgreSQL \\d+\\.\\d+';
+  const at = (what: string, state: string): string => `${what} +${state} +${position}`;
   const lines = [
-    '└─ relay +port \\d+ +walcade',
-    '   ├─ standby1 +port \\d+ +PostgreSQL \\d+',
-    '   ├─ standby2 +port \\d+ +PostgreSQL \\d+',
-    '   └─ relay2 +port \\d+ +walcade',
-    '      └─ standby3 +port \\d+ +PostgreSQL \\d+',
-  ].map((line) => `^${line} +streaming +${position}$`);
+    'master +port \\d+ +PostgreSQL \\d+\\.\\d+',
+    at('│ +WAL sender to slave', 'streaming'),
+    `└─ slave +${node}`,
+    at('   │ +WAL receiver', 'streaming'),
+    at('   │ +WAL sender to slave2', 'streaming'),
+    at('   │ +WAL sender to slave3', 'streaming'),
+    at('   │ +hot standby', 'ready'),
+    `   ├─ slave2 +${node}`,
+    at('   │ +WAL receiver', 'streaming'),
+    at('   │ +hot standby', 'ready'),
+    `   └─ slave3 +${node}`,
+    at(' +WAL receiver', 'streaming'),
+    at(' +hot standby', 'ready'),
+  ].map((line) => `^${line}$`);
   assert.match(said, new RegExp(lines.join('\n'), 'm'));
   const wide = said.split('\n').filter((line) => line.length > 80 && !line.includes(tree.path));
   assert.deepEqual(wide, []);
-  assert.deepEqual(await demosIn(tree), []);
+  assert.deepEqual(await leftovers(tree), []);
 });
 
 test('a signal ends the demo at any time with nothing left behind', async (t) => {
   const tree = await TestDirectory.create(t);
-  const basePort = String(await reservePorts(tree));
-  const early = runDemo(tree, ['--base-port', basePort]);
-  await waitFor('the demo to have a primary', () => early.said().includes('✓ a PostgreSQL'));
-  early.child.kill('SIGINT');
-  assert.equal(await early.ended, 1, early.said());
-  assert.doesNotMatch(early.said(), /error/);
-  assert.deepEqual(await demosIn(tree), []);
 
-  const complete = runDemo(tree, ['--base-port', basePort]);
+  // In the middle of initdb, of a base backup and of a node's start.
+  const moments = [/^A master/m, /walcade init -D slave /, /walcade start -D slave$/m];
+  await Promise.all(
+    moments.map(async (moment, index) => {
+      const demo = runDemo(tree, ['--once', '--base-port', String(await reservePorts(tree))]);
+      await waitFor(`the demo to say ${moment}`, () => moment.test(demo.said()));
+      demo.child.kill(index === 0 ? 'SIGINT' : 'SIGTERM');
+      assert.equal(await demo.ended, 1, demo.said());
+      assert.doesNotMatch(demo.said(), /error/);
+    }),
+  );
+  assert.deepEqual(await leftovers(tree), []);
+
+  // When all is shown it waits for nothing else. What it is told to keep, it keeps.
+  const complete = runDemo(tree, ['--keep', '--base-port', String(await reservePorts(tree))]);
   await waitFor('the demo to wait', () => complete.said().includes('Ctrl-C ends the demo.'));
-  complete.child.kill('SIGTERM');
+  complete.child.kill('SIGHUP');
   assert.equal(await complete.ended, 0, complete.said());
-  assert.deepEqual(await demosIn(tree), []);
+  const [kept = '', ...processes] = await leftovers(tree);
+  assert.deepEqual(processes, []);
+  assert.match(complete.said(), new RegExp(`everything is left in .*${kept}$`, 'm'));
+  const servers = (await readdir(join(tree.path, kept))).filter((name) => !name.includes('.'));
+  assert.deepEqual(servers.sort(), ['master', 'slave', 'slave2', 'slave3']);
 });
 
 test('the demo says which ports are taken, and how to choose others', async (t) => {
@@ -68,7 +94,7 @@ test('the demo says which ports are taken, and how to choose others', async (t) 
   // What is no port is refused as well.
   const wrong = runDemo(tree, ['--base-port', '65535']);
   assert.equal(await wrong.ended, 2);
-  assert.match(wrong.said(), /--base-port must be a number from 1 to 65530/);
+  assert.match(wrong.said(), /--base-port must be a number from 1 to 65532/);
 });
 
 /** Starts the demo with its temporary directory inside the test's. */
@@ -93,11 +119,11 @@ function runDemo(tree: TestDirectory, args: readonly string[]) {
   return { child, ended, said: () => output };
 }
 
-/** The first of six free ports in a row. */
+/** The first of four free ports in a row. */
 async function reservePorts(tree: TestDirectory): Promise<number> {
-  return waitFor('six free ports in a row', async () => {
+  return waitFor('four free ports in a row', async () => {
     const first = await tree.reservePort();
-    const free = await Promise.all([1, 2, 3, 4, 5].map((step) => isFree(first + step)));
+    const free = await Promise.all([1, 2, 3].map((step) => isFree(first + step)));
     return free.every(Boolean) ? first : undefined;
   });
 }
@@ -110,6 +136,13 @@ function isFree(port: number): Promise<boolean> {
   });
 }
 
-async function demosIn(tree: TestDirectory): Promise<string[]> {
-  return (await readdir(tree.path)).filter((name) => name.startsWith('walcade-demo-'));
+/**
+ * Directories of demos, and the processes that have the test's directory in their arguments or,
+ * as a node started from there has, in their environment.
+ */
+async function leftovers(tree: TestDirectory): Promise<string[]> {
+  const directories = (await readdir(tree.path)).filter((name) => name.startsWith('walcade-demo-'));
+  const { stdout } = await run('ps', ['axeww', '-o', 'args=']);
+  const processes = stdout.split('\n').filter((line) => line.includes(tree.path));
+  return [...directories, ...processes];
 }
