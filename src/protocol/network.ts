@@ -71,7 +71,7 @@ export function describePeer(peer: PeerAddress): string {
   return peer.transport === 'local' ? '[local]' : `${peer.address}(${peer.port})`;
 }
 
-const UNIX_SOCKET_PATH_BYTES_MAX = 107;
+export const UNIX_SOCKET_PATH_BYTES_MAX = 107;
 
 /** Throws unless the socket's path fits the operating system's limit. */
 export function checkSocketPath(path: string): void {

@@ -54,7 +54,9 @@ export class MemoryNode {
       shownSettings: () => [
         { name: 'wal_segment_size', value: '1MB', description: 'How large segments are.' },
       ],
+      attachedRedo: () => undefined,
       connectUpstream: (signal) => this.connectUpstream(signal),
+      connectForBackup: (signal) => this.connectUpstream(signal),
       clock: this.clock,
     };
     const log = createLog((entry) => this.log.push(entry), { minimum: () => 'debug' });
