@@ -4,7 +4,7 @@ import { cp, mkdir, mkdtemp, rename, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { checkTablespacesOfCopy, readPlace, relocationOf } from './node-place.ts';
+import { checkFilesOfCopy, readPlace, relocationOf } from './node-place.ts';
 
 test('a node is copied when it is elsewhere and has another name', async (t) => {
   const root = await directory(t);
@@ -32,14 +32,28 @@ test('a copy whose tablespaces were not copied is refused', async (t) => {
   await symlink(join(root, 'ts'), join(copy, 'pg_tblspc', '16400'));
   const original = await readPlace(join(root, 'a'), { name: 'a', dataDirectory: data });
   const shared = await readPlace(join(root, 'b'), { name: 'b', dataDirectory: copy });
-  assert.throws(() => checkTablespacesOfCopy(original, shared), {
+  assert.throws(() => checkFilesOfCopy(original, shared), {
     sqlstate: '55006',
     message: 'tablespace 16400 is the same directory as that of node "a"',
   });
   await rm(join(copy, 'pg_tblspc', '16400'));
   await symlink(join(root, 'ts2'), join(copy, 'pg_tblspc', '16400'));
   const own = await readPlace(join(root, 'b'), { name: 'b', dataDirectory: copy });
-  checkTablespacesOfCopy(original, own);
+  checkFilesOfCopy(original, own);
+});
+
+test('a copy whose data directory was not copied is refused', async (t) => {
+  const root = await directory(t);
+  const look = (name: string, data: string) =>
+    readPlace(join(root, name), { name, dataDirectory: join(root, data) });
+  for (const name of ['a', 'b', 'data', 'data2']) await mkdir(join(root, name));
+  const original = await look('a', 'data');
+  const [shared, own] = [await look('b', 'data'), await look('b', 'data2')];
+  assert.throws(() => checkFilesOfCopy(original, shared), {
+    sqlstate: '55006',
+    message: 'data directory is the same as that of node "a"',
+  });
+  checkFilesOfCopy(original, own);
 });
 
 async function directory(t: TestContext): Promise<string> {

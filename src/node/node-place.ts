@@ -27,10 +27,13 @@ export async function readPlace(
   directory: string,
   { name, dataDirectory }: { name: string; dataDirectory: string | undefined },
 ): Promise<NodePlace> {
-  const links = dataDirectory === undefined ? [] : await tablespacesOf(dataDirectory);
+  const place = { name, directory: await identityOf(directory) };
+  if (dataDirectory === undefined) return { ...place, tablespaces: {} };
   const tablespaces: Record<string, string> = {};
-  for (const { oid, location } of links) tablespaces[oid] = await identityOf(location);
-  return { name, directory: await identityOf(directory), tablespaces };
+  for (const { oid, location } of await tablespacesOf(dataDirectory)) {
+    tablespaces[oid] = await identityOf(location);
+  }
+  return { ...place, dataDirectory: await identityOf(dataDirectory), tablespaces };
 }
 
 /** The tablespaces of a data directory that lie outside of it, by the links in pg_tblspc. */
@@ -47,10 +50,20 @@ export async function tablespacesOf(
 }
 
 /**
- * Throws 55006 if the copy `now` has a tablespace directory in common with the node that it was
- * copied from: two servers would write into the same files.
+ * Throws 55006 if the copy `now` has its data directory or a tablespace in common with the node
+ * that it was copied from: two servers would write into the same files.
  */
-export function checkTablespacesOfCopy(recorded: NodePlace, now: NodePlace): void {
+export function checkFilesOfCopy(recorded: NodePlace, now: NodePlace): void {
+  if (now.dataDirectory !== undefined && now.dataDirectory === recorded.dataDirectory) {
+    throw new WalcadeError(
+      SQLSTATE.OBJECT_IN_USE,
+      `data directory is the same as that of node "${recorded.name}"`,
+      {
+        detail: `This node was copied from "${recorded.name}", its data directory was not.`,
+        hint: 'Copy the data directory too, and set "data_directory" to the copy.',
+      },
+    );
+  }
   for (const [oid, identity] of Object.entries(now.tablespaces)) {
     if (recorded.tablespaces[oid] !== identity) continue;
     throw new WalcadeError(

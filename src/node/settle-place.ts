@@ -16,7 +16,7 @@ import type { Log } from '../base/log.ts';
 import { CONF_FILE_NAME, loadConfig, setParameter } from '../config/conf-file.ts';
 import type { ControlFile, NodePlace } from '../store/control-file.ts';
 import { SLOT_DIRECTORY } from './node-directory.ts';
-import { checkTablespacesOfCopy, readPlace, relocationOf } from './node-place.ts';
+import { checkFilesOfCopy, readPlace, relocationOf } from './node-place.ts';
 import { slotNameOf } from './slot-name.ts';
 
 export interface SettleOptions {
@@ -26,7 +26,7 @@ export interface SettleOptions {
   control: ControlFile;
 }
 
-/** Throws 55006 if the node is a copy that shares a tablespace with the original. */
+/** Throws 55006 if the node is a copy that shares its data or a tablespace with the original. */
 export async function settlePlace(options: SettleOptions): Promise<void> {
   const { directory, control } = options;
   const config = await loadConfig(directory);
@@ -50,7 +50,7 @@ async function settleCopy(
     dataDirectory,
   }: { from: NodePlace; to: NodePlace; slotName: string; dataDirectory: string | undefined },
 ): Promise<void> {
-  checkTablespacesOfCopy(from, to);
+  checkFilesOfCopy(from, to);
   const slots = await removeAll(join(directory, SLOT_DIRECTORY));
   if (dataDirectory !== undefined) await removeAll(join(dataDirectory, SLOT_DIRECTORY));
   const nodeId = randomUUID();

@@ -47,6 +47,7 @@ const controlSchema = v.object({
     v.object({
       name: v.string(),
       directory: v.string(),
+      dataDirectory: v.optional(v.string()),
       tablespaces: v.record(v.string(), v.string()),
     }),
   ),
@@ -71,6 +72,8 @@ export interface NodePlace {
   name: string;
   /** The file system's identity of the node's directory. */
   directory: string;
+  /** The same of the attached server's data directory, if it has one. */
+  dataDirectory?: string | undefined;
   /** The same of each tablespace directory, by OID. */
   tablespaces: Record<string, string>;
 }

@@ -163,6 +163,30 @@ test('what cannot follow the upstream is refused, and nothing is touched', async
   assert.deepEqual(await inventory(place), before);
 });
 
+test('a copy of a node whose data is elsewhere is refused until that is copied too', async (t) => {
+  const { tree, primary } = await startPrimary(t);
+  const data = await primary.backup(join(tree.path, 'backup'));
+  const node = await adopt(tree, primary, { name: 'node', data });
+  await expectFollows(node, primary);
+  await node.stop();
+
+  // Two servers would write into the same files.
+  const copy = await WalcadeNode.at(tree, { name: 'copy' });
+  await run('cp', ['-a', node.directory, copy.directory]);
+  await copy.configure({ port: copy.port, cluster_name: 'copy' });
+  const before = await inventory(data);
+  copy.expectLog(/FATAL: {2}data directory is the same as that of node "node"$/);
+  await assert.rejects(copy.start(), /copy ended with exit status 1/);
+  await copy.stop();
+  assert.deepEqual(await inventory(data), before);
+
+  // With a copy of the data the two go on side by side.
+  await run('cp', ['-a', data, `${data}-copy`]);
+  await copy.configure({ data_directory: `${data}-copy` });
+  for (const each of [node, copy]) await each.start();
+  for (const each of [node, copy]) await expectFollows(each, primary);
+});
+
 interface Adoption {
   name: string;
   data: string;
