@@ -10,6 +10,7 @@ import { type TestContext, test } from 'node:test';
 import { postgresUser, testedMajor } from '../harness/postgres-binaries.ts';
 import { PostgresCluster, type Settings } from '../harness/postgres-cluster.ts';
 import { TestDirectory } from '../harness/test-directory.ts';
+import { waitForValue } from '../harness/wait.ts';
 import { WalcadeNode } from '../harness/walcade-node.ts';
 
 /** What a standby must not have lower than its primary. */
@@ -113,16 +114,19 @@ test('a server starts with what its WAL asks for, if the primary was given more'
   const node = await makeNode(tree, primary);
 
   // The primary has more than the node's files, which came with the base backup.
-  node.expectLog(/hot standby is not possible because of insufficient parameter settings/);
-  node.expectLog(/(FATAL|WARNING): .*(insufficient parameter settings|recovery aborted)/);
-  const mark = await node.log.mark();
+  node.expectLog(/hot standby is not possible because/);
+  node.expectLog(/the attached PostgreSQL server has ended with exit status 1$/);
   await primary.configure(LIMITS);
   await primary.restart();
-  await primary.sql('INSERT INTO number VALUES (1)');
 
-  // PostgreSQL stops to replay there until it is started anew, or by itself up to 13.
-  await node.waitForLog(/insufficient parameter settings/, { since: mark });
-  await node.restart();
+  // Up to 13 the server ends there, and is started anew; later ones wait for a restart.
+  await node.waitForLog(/hot standby is not possible because/);
+  const isPaused = testedMajor() > 13;
+  if (isPaused) await node.restart();
+  await waitForValue('the server', isPaused ? 'ready 0' : 'ready 1', async () => {
+    const { server } = await node.status();
+    return `${server?.state} ${server?.restarts}`;
+  });
   await expectFollows(node, primary);
   await expectLimits(node, LIMITS);
 });
