@@ -2,7 +2,7 @@
  * `walcade adopt`: a node around a data directory that is there already, as pg_basebackup or a
  * standby has left it. The data directory stays where it is, and is changed only at the very end.
  */
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import { BACKEND } from '../protocol/message-type.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
@@ -11,6 +11,7 @@ import { formatStartReplication } from '../protocol/replication-command.ts';
 import { type ControlData, readControlData } from '../postgres/control-data.ts';
 import { makeStandby, readBackupLabel, readMajor } from '../postgres/data-directory.ts';
 import { runningServer } from '../postgres/postmaster-pid.ts';
+import { checkDataDirectoryAccess, checkReachable } from '../postgres/server-access.ts';
 import { findServerPrograms } from '../postgres/server-programs.ts';
 import { serverUser } from '../postgres/server-user.ts';
 import { timelineOf } from '../wal/history.ts';
@@ -46,12 +47,14 @@ export async function adoptNode(
   const user = await serverUser(dataDirectory);
   const programs = await findServerPrograms({ major, directory: binDirectory, user });
   await checkStopped(dataDirectory);
+  await checkDataDirectoryAccess(dataDirectory, user);
   const data = await readControlData(dataDirectory);
   const label = await readBackupLabel(dataDirectory);
   const redo = label === undefined ? data.redo : parseLsn(label.start);
   const timeline = label === undefined ? data.timeline : timelineId(label.timeline);
   const needed = label === undefined ? lastNeeded(data) : redo;
   const check = async (upstream: UpstreamFacts): Promise<void> => {
+    await checkReachable(dirname(resolve(directory)), user);
     checkSameMajor(major, upstream);
     checkSameSystem(data, upstream);
     if (label === undefined) checkState(data);

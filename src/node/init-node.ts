@@ -1,7 +1,8 @@
 /** `walcade init`: a new node, as a relay or with a PostgreSQL server made by a base backup. */
-import { join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { removeTablespaces, takeBaseBackup } from '../postgres/base-backup.ts';
 import { makeStandby } from '../postgres/data-directory.ts';
+import { checkReachable } from '../postgres/server-access.ts';
 import { type ServerPrograms, findServerPrograms } from '../postgres/server-programs.ts';
 import { serverUser } from '../postgres/server-user.ts';
 import { readUpstreamSlot } from '../receiver/upstream-slot.ts';
@@ -57,7 +58,10 @@ export async function initNode(
     options,
     {
       // A backup takes long: what would make it useless is found out before.
-      check: async ({ major }) => void (await find(major)),
+      check: async ({ major }) => {
+        await find(major);
+        await checkReachable(dirname(resolve(options.directory)), user);
+      },
       build: async (making) => {
         const programs = await find(making.upstream.major);
         return buildServer(making, { postgres, programs, user });

@@ -4,11 +4,17 @@
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { chown, lstat, readdir } from 'node:fs/promises';
+import { chmod, chown, lstat, readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { ServerUser } from '../../src/postgres/server-user.ts';
-import { type Outcome, PROGRAM, assertDone } from '../harness/command-line.ts';
+import {
+  type Outcome,
+  PROGRAM,
+  assertDone,
+  assertRefused,
+  walcade,
+} from '../harness/command-line.ts';
 import { findPostgres, postgresUser } from '../harness/postgres-binaries.ts';
 import { PostgresCluster } from '../harness/postgres-cluster.ts';
 import { SqlClient } from '../harness/sql-client.ts';
@@ -24,8 +30,8 @@ test('an ordinary user makes, starts, asks and stops a node, and all of it is hi
   const user = await postgresUser();
   const home = await tree.makeDirectory('home');
   if (user !== undefined) await chown(home, user.uid, user.gid);
-  const walcade = (...args: string[]) => runAs(user, home, args);
-  const { stderr } = await walcade('--version');
+  const asUser = (...args: string[]) => runAs(user, home, args);
+  const { stderr } = await asUser('--version');
   if (stderr !== '') return t.diagnostic(`not tested: user ${user?.uid} cannot run it: ${stderr}`);
 
   // Made and started in the background, by him.
@@ -33,9 +39,9 @@ test('an ordinary user makes, starts, asks and stops a node, and all of it is hi
   const programs = dirname((await findPostgres()).postgres);
   const server = ['--with-postgres', '--postgres-bin', programs];
   const upstream = ['--upstream', primary.conninfo, '--port', `${port}`];
-  assertDone(await walcade('init', '-D', 'node', ...upstream, ...server));
-  tree.add({ name: 'node', end: async () => void (await walcade(...STOP_AT_ONCE)) });
-  assert.match(assertDone(await walcade('start', '-D', 'node')), /^ready on /);
+  assertDone(await asUser('init', '-D', 'node', ...upstream, ...server));
+  tree.add({ name: 'node', end: async () => void (await asUser(...STOP_AT_ONCE)) });
+  assert.match(assertDone(await asUser('start', '-D', 'node')), /^ready on /);
 
   // It follows, through its port.
   await primary.sql('INSERT INTO number VALUES (1)');
@@ -43,7 +49,7 @@ test('an ordinary user makes, starts, asks and stops a node, and all of it is hi
   await waitForValue('the row', '1', () => client.run('SELECT value FROM number'));
   assert.equal(await client.run('SELECT pg_is_in_recovery()'), 't');
   await client.close();
-  assert.match(assertDone(await walcade('status', '-D', 'node')), /^server .*PostgreSQL/m);
+  assert.match(assertDone(await asUser('status', '-D', 'node')), /^server .*PostgreSQL/m);
 
   // Each file is his, and nobody else can get at any.
   const directory = join(home, 'node');
@@ -54,9 +60,9 @@ test('an ordinary user makes, starts, asks and stops a node, and all of it is hi
   }
 
   // Stopped, restarted, stopped.
-  assert.equal(assertDone(await walcade('stop', '-D', 'node')), 'node stopped\n');
-  assertDone(await walcade('restart', '-D', 'node'));
-  assertDone(await walcade('stop', '-D', 'node'));
+  assert.equal(assertDone(await asUser('stop', '-D', 'node')), 'node stopped\n');
+  assertDone(await asUser('restart', '-D', 'node'));
+  assertDone(await asUser('stop', '-D', 'node'));
 });
 
 test('as root a node stays root, and PostgreSQL has what it needs and no more', async (t) => {
@@ -99,6 +105,38 @@ test('as root a node stays root, and PostgreSQL has what it needs and no more', 
   await node.waitForLog(/restored log file "[0-9A-F]{24}" from archive/, { since: mark });
   await node.waitForCatchup(primary);
   assert.equal(await node.dump(), await primary.dump());
+});
+
+test('what PostgreSQL could not use as its own user is refused at once', async (t) => {
+  const user = await postgresUser();
+  if (user === undefined) return t.diagnostic('not tested: this is not root');
+  const { tree, primary } = await startPrimary(t);
+  const programs = ['--postgres-bin', dirname((await findPostgres()).postgres)];
+  const upstream = ['--upstream', primary.conninfo, ...programs];
+  const inside = await tree.makeDirectory('inside');
+  const refused = async (args: readonly string[], message: RegExp): Promise<void> => {
+    const outcome = await walcade([...args, '-D', 'node', ...upstream], inside);
+    assertRefused(outcome, { message });
+    assert.equal(await primary.sql('SELECT count(*) FROM pg_replication_slots'), '0');
+    assert.deepEqual(await readdir(inside), []);
+  };
+
+  // Nobody but root gets through to where the node would be.
+  await chmod(inside, 0o700);
+  const unreachable = /^directory ".*\/inside" cannot be reached by user ID \d+, who runs/;
+  await refused(['init', '--with-postgres'], unreachable);
+  const data = await primary.backup(join(tree.path, 'backup'));
+  await refused(['adopt', '--data', data], unreachable);
+  await chmod(inside, 0o755);
+
+  // A data directory is root's, as pg_basebackup leaves it, or open to others.
+  await chown(data, 0, 0);
+  await refused(['adopt', '--data', data], /^data directory ".*" has wrong ownership$/);
+  await chown(data, user.uid, user.gid);
+  await chmod(data, 0o755);
+  await refused(['adopt', '--data', data], /^data directory ".*" has invalid permissions$/);
+  await chmod(data, 0o750);
+  assertDone(await walcade(['adopt', '--data', data, '-D', 'node', ...upstream], inside));
 });
 
 const STOP_AT_ONCE = ['stop', '-D', 'node', '-m', 'immediate'];
