@@ -15,8 +15,11 @@ export interface InitFlags extends Omit<InitOptions, 'postgres'> {
 
 /** Makes the node that `flags` describe; throws with nothing left of it. */
 export async function initCommand({ postgres, ...flags }: InitFlags): Promise<void> {
-  const log = stderrLog(() => 'warning');
   const bar = showBackupProgress();
+  const log = stderrLog(
+    () => 'warning',
+    () => bar.end(),
+  );
   const options: InitOptions = { ...flags };
   if (postgres !== undefined) {
     const binDirectory =

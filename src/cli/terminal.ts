@@ -16,10 +16,11 @@ export function printError(error: unknown): void {
   process.stderr.write(text);
 }
 
-/** A log on stderr, at the level that `minimum` gives. */
-export function stderrLog(minimum: () => LogLevel) {
+/** A log on stderr, at the level that `minimum` gives; `makeRoom` is called before each line. */
+export function stderrLog(minimum: () => LogLevel, makeRoom: () => void = () => {}) {
   return createLog(
     (entry) => {
+      makeRoom();
       process.stderr.write(formatLogEntry(entry, { clock: systemClock, processId: process.pid }));
     },
     { minimum },
