@@ -4,8 +4,9 @@
  * reads WAL from the node does not notice that its server is gone.
  */
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { readControlData } from '../../src/postgres/control-data.ts';
@@ -158,7 +159,9 @@ test('a server that is frozen stops no WAL, and goes on when it is let', async (
   node.expectLog(/could not receive data from WAL stream/);
   const thaw = await freezeTree(pid);
   const load = new Load(primary, { slot: 'node' });
-  await node.waitForLog(/attached server\] terminating WAL sender session due to replication timeout/);
+  await node.waitForLog(
+    /attached server\] terminating WAL sender session due to replication timeout/,
+  );
   await standby.waitForCatchup(primary);
   thaw();
   await load.stop();
@@ -192,7 +195,8 @@ test('an init that is killed leaves a slot upstream, which the next one names', 
   const directory = join(tree.path, 'node');
 
   // Killed while the base backup runs.
-  const upstream = ['--upstream', network.conninfo, '--with-postgres'];
+  const programs = dirname(primary.binaries.postgres);
+  const upstream = ['--upstream', network.conninfo, '--with-postgres', '--postgres-bin', programs];
   const init = await ServerProcess.spawn({
     name: 'init',
     program: process.execPath,
@@ -200,11 +204,8 @@ test('an init that is killed leaves a slot upstream, which the next one names', 
     log: new ServerLog(join(tree.path, 'init.log')),
     environment: process.env,
   });
-  await primary.waitForSql(
-    `SELECT count(*) FROM pg_stat_progress_basebackup
-     WHERE phase = 'streaming database files' AND backup_streamed > 1000000`,
-    '1',
-  );
+  await waitFor('the first files', () => existsSync(join(directory, 'data', 'base')));
+  assert.equal(await primary.sql('SELECT count(*) FROM pg_stat_progress_basebackup'), '1');
   await init.stop('SIGKILL');
   network.setFaults({ bytesPerSecond: 0 });
   await primary.waitForSql('SELECT count(*) FROM pg_stat_progress_basebackup', '0');

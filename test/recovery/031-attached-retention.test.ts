@@ -3,7 +3,7 @@
  * so that the server never needs anybody but its own node; so does what a base backup of it needs.
  */
 import assert from 'node:assert/strict';
-import { appendFile, readFile, writeFile } from 'node:fs/promises';
+import { appendFile, readFile, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { readControlData } from '../../src/postgres/control-data.ts';
@@ -115,12 +115,12 @@ async function freeze({ node }: AttachedCluster): Promise<() => Promise<void>> {
 /** Kills the server and breaks its configuration; gives what mends it. */
 async function keepDown({ node }: AttachedCluster): Promise<() => Promise<void>> {
   const file = join(dataDirectory(node), 'postgresql.conf');
-  const good = await readFile(file);
+  const { size } = await stat(file);
   await appendFile(file, 'max_connections = many\n');
   const { pid } = await serverStatus(node);
   assert.ok(pid !== null);
   await killTree(pid);
-  return () => writeFile(file, good);
+  return () => truncate(file, size);
 }
 
 /** Pauses replay; gives what has it go on. */
