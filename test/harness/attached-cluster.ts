@@ -7,13 +7,14 @@
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { readdir, readlink } from 'node:fs/promises';
+import { readlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { promisify } from 'node:util';
 import type { ServerStatus } from '../../src/admin/node-status.ts';
 import { readControlData } from '../../src/postgres/control-data.ts';
 import { PostgresCluster, type Settings } from './postgres-cluster.ts';
+import { freezeTree } from './process-tree.ts';
 import { TestDirectory } from './test-directory.ts';
 import { waitFor, waitForValue } from './wait.ts';
 import { WalcadeNode } from './walcade-node.ts';
@@ -146,8 +147,11 @@ export async function watcherPid(node: WalcadeNode): Promise<number> {
   return Number.parseInt(watcher, 10);
 }
 
-/** Files of the node's pg_wal that are segments. */
-export async function segmentsOf(node: WalcadeNode): Promise<string[]> {
-  const names = await readdir(join(node.directory, 'pg_wal'));
-  return names.filter((name) => /^[0-9A-F]{24}$/.test(name)).sort();
+/** Stops the attached server in its tracks; gives what lets it go on, which the test's end does. */
+export async function freezeServer({ tree, node }: AttachedCluster): Promise<() => void> {
+  const { pid } = await serverStatus(node);
+  assert.ok(pid !== null, 'the server runs');
+  const thaw = await freezeTree(pid);
+  tree.add({ name: `frozen server of ${node.name}`, end: async () => thaw() });
+  return thaw;
 }

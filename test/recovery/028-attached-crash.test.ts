@@ -15,6 +15,7 @@ import {
   assertSameRows,
   attachedCluster,
   dataDirectory,
+  freezeServer,
   processesOf,
   serverStatus,
   standbyBehind,
@@ -24,7 +25,7 @@ import {
 } from '../harness/attached-cluster.ts';
 import { FaultyNetwork } from '../harness/faulty-network.ts';
 import { PostgresCluster } from '../harness/postgres-cluster.ts';
-import { freezeTree, killTree } from '../harness/process-tree.ts';
+import { killTree } from '../harness/process-tree.ts';
 import { Load } from '../harness/relayed-cluster.ts';
 import { ServerLog } from '../harness/server-log.ts';
 import { ServerProcess } from '../harness/server-process.ts';
@@ -157,7 +158,7 @@ test('a server that is frozen stops no WAL, and goes on when it is let', async (
   await node.configure({ wal_sender_timeout: '2s' });
   node.reload();
   node.expectLog(/could not receive data from WAL stream/);
-  const thaw = await freezeTree(pid);
+  const thaw = await freezeServer(cluster);
   const load = new Load(primary, { slot: 'node' });
   await node.waitForLog(
     /attached server\] terminating WAL sender session due to replication timeout/,

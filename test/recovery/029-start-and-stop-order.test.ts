@@ -15,6 +15,7 @@ import {
   assertSameRows,
   attachedCluster,
   dataDirectory,
+  freezeServer,
   serverStatus,
   standbyBehind,
   waitUntilGone,
@@ -22,7 +23,6 @@ import {
 } from '../harness/attached-cluster.ts';
 import { FaultyNetwork } from '../harness/faulty-network.ts';
 import { testedMajor } from '../harness/postgres-binaries.ts';
-import { freezeTree } from '../harness/process-tree.ts';
 import { RawSession, describeHeard } from '../harness/raw-session.ts';
 import { Load } from '../harness/relayed-cluster.ts';
 import { waitFor } from '../harness/wait.ts';
@@ -282,9 +282,7 @@ test('a server that is stuck holds up a stop, and no immediate one, nor WAL', as
   const stop = ['stop', '-D', node.directory];
 
   // What a stop waits for is said.
-  const { pid } = await serverStatus(node);
-  assert.ok(pid !== null);
-  const thaw = await freezeTree(pid);
+  const thaw = await freezeServer(cluster);
   const { code, stderr } = await node.cli([...stop, '-t', '1']);
   assert.equal(code, 1);
   assert.match(stderr, /node does not shut down[^]*It waits for its attached PostgreSQL server/);

@@ -13,9 +13,10 @@ import {
   assertSameRows,
   attachedCluster,
   dataDirectory,
+  freezeServer,
   serverStatus,
 } from '../harness/attached-cluster.ts';
-import { freezeTree, killTree } from '../harness/process-tree.ts';
+import { killTree } from '../harness/process-tree.ts';
 import { RawSession } from '../harness/raw-session.ts';
 import { SEGMENT_BYTES, largeMessage } from '../harness/relayed-cluster.ts';
 import { waitFor } from '../harness/wait.ts';
@@ -105,10 +106,8 @@ test('a slot that reserves WAL holds what a backup of the attached server needs'
 });
 
 /** Stops the server in its tracks; gives what lets it go on. */
-async function freeze({ node }: AttachedCluster): Promise<() => Promise<void>> {
-  const { pid } = await serverStatus(node);
-  assert.ok(pid !== null);
-  const thaw = await freezeTree(pid);
+async function freeze(cluster: AttachedCluster): Promise<() => Promise<void>> {
+  const thaw = await freezeServer(cluster);
   return async () => thaw();
 }
 
