@@ -14,17 +14,20 @@ export async function removeCommand(directory: string, { yes }: { yes: boolean }
   }
   const log = stderrLog(() => 'warning');
   await removeNode({ ...systemDoors, log }, directory, NEVER);
-  const { slot, leftData } = removal;
+  const { slot, left } = removal;
   const dropped = slot === undefined ? '' : `, slot "${slot}" dropped on the upstream`;
-  const left = leftData === undefined ? '' : `; its data is left in "${leftData}"`;
-  process.stdout.write(`node in "${directory}" removed${dropped}${left}\n`);
+  const stays = left.length === 0 ? '' : `; its data is left in ${quoted(left)}`;
+  process.stdout.write(`node in "${directory}" removed${dropped}${stays}\n`);
   return 0;
 }
 
 /** `drop replication slot "x" on the upstream and delete "node" with its WAL`. */
-function describeRemoval(directory: string, { slot, tablespaces, leftData }: Removal): string {
+function describeRemoval(directory: string, { slot, left }: Removal): string {
   const drop = slot === undefined ? '' : `drop replication slot "${slot}" on the upstream and `;
-  const spaces = tablespaces.map((location) => `, tablespace "${location}"`).join('');
-  const left = leftData === undefined ? '' : `, leaving the data in "${leftData}"`;
-  return `${drop}delete "${directory}" with all that is in it${spaces}${left}`;
+  const stays = left.length === 0 ? '' : `, leaving the data in ${quoted(left)}`;
+  return `${drop}delete "${directory}" with all that is in it${stays}`;
+}
+
+function quoted(directories: readonly string[]): string {
+  return directories.map((directory) => `"${directory}"`).join(', ');
 }

@@ -1,6 +1,6 @@
 /** Removes a node: its slot on the upstream first, so that no WAL is held there for ever. */
 import fs from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import { loadConfig } from '../config/conf-file.ts';
 import { formatDropSlot } from '../protocol/replication-command.ts';
@@ -10,14 +10,12 @@ import { checkNodeDirectory, runningPid } from './node-directory.ts';
 import { tablespacesOf } from './node-place.ts';
 import { connectUpstream } from './upstream-connector.ts';
 
-/** What removing a node takes away with its directory. */
+/** What removing a node takes away with its directory, and what it leaves. */
 export interface Removal {
   /** On the upstream. */
   slot: string | undefined;
-  /** The attached server's tablespaces, which are outside of it. */
-  tablespaces: string[];
-  /** A data directory that was adopted where it is, and stays there. */
-  leftData: string | undefined;
+  /** What is outside of the directory, and stays: adopted data, tablespaces. */
+  left: string[];
 }
 
 /** What `removeNode` would do; throws unless a stopped node is there. */
@@ -31,13 +29,14 @@ export async function checkRemovable(directory: string): Promise<Removal> {
   }
   const config = await loadConfig(directory);
   const slot = config.primarySlotName || undefined;
-  if (config.dataDirectory === '') return { slot, tablespaces: [], leftData: undefined };
+  if (config.dataDirectory === '') return { slot, left: [] };
   const dataDirectory = resolve(directory, config.dataDirectory);
   await checkServerStopped(dataDirectory);
   const isInside = dataDirectory.startsWith(`${resolve(directory)}/`);
-  if (!isInside) return { slot, tablespaces: [], leftData: dataDirectory };
-  const tablespaces = (await tablespacesOf(dataDirectory)).map(({ location }) => location);
-  return { slot, tablespaces, leftData: undefined };
+  if (!isInside) return { slot, left: [dataDirectory] };
+  // Another server may have its files there: CREATE TABLESPACE, replayed on the primary's machine,
+  // gives both one directory, as with any standby.
+  return { slot, left: (await tablespacesOf(dataDirectory)).map(({ location }) => location) };
 }
 
 /** A server that outlived a node that was killed may still be shutting down. */
@@ -52,26 +51,16 @@ async function checkServerStopped(dataDirectory: string): Promise<void> {
 }
 
 /**
- * Drops the slot, if it is there, then removes the directory and the tablespaces. Nothing is
- * removed if the slot stays.
+ * Drops the slot, if it is there, then removes the directory. Nothing is removed if the slot stays.
  */
 export async function removeNode(
   doors: MakingDoors,
   directory: string,
   signal: AbortSignal,
 ): Promise<void> {
-  const { slot, tablespaces } = await checkRemovable(directory);
+  const { slot } = await checkRemovable(directory);
   if (slot !== undefined) await dropSlot(doors, { directory, slot }, signal);
-  for (const location of tablespaces) await emptyTablespace(location);
   await fs.rm(directory, { recursive: true });
-}
-
-/** Removes the server's files; the directory too, unless something else is in it. */
-async function emptyTablespace(location: string): Promise<void> {
-  for (const name of await fs.readdir(location)) {
-    if (/^PG_[0-9]+_[0-9]+$/.test(name)) await fs.rm(join(location, name), { recursive: true });
-  }
-  await fs.rmdir(location).catch(() => {});
 }
 
 async function dropSlot(

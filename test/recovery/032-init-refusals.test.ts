@@ -197,7 +197,8 @@ test('init takes no place that is taken, and says how to have tablespaces elsewh
     assert.equal((await fs.readdir(place)).length, 1);
     assert.equal((await fs.stat(place)).uid, (await postgresUser())?.uid ?? process.getuid?.());
   }
-  assertDone(await walcade(['remove', '-D', 'node', '--yes'], tree.path));
+  const removed = assertDone(await walcade(['remove', '-D', 'node', '--yes'], tree.path));
+  assert.match(removed, new RegExp(`; its data is left in "${a}", "${b}"$|"${b}", "${a}"$`, 'm'));
 });
 
 test('init asks for the room before it writes', async (t) => {

@@ -132,6 +132,21 @@ test('a tablespace that cannot be made here stops the server, and no WAL', async
   assert.equal(await node.dump(), await primary.dump());
 });
 
+test('a tablespace that is shared with the primary outlives the node', async (t) => {
+  // It was removed with the node, and the primary did not start any more.
+  const { tree, primary, node } = await primaryAndNode(t);
+  const shared = await makeTablespace(tree, primary, 'shared');
+  await primary.sql('CREATE TABLE precious TABLESPACE shared AS SELECT 1 AS value');
+  await node.waitForCatchup(primary);
+  assert.equal(await node.sql('SELECT value FROM precious'), '1');
+  await node.stop();
+  const { code, stdout } = await node.cli(['remove', '-D', node.directory, '--yes']);
+  assert.equal(code, 0);
+  assert.match(stdout, new RegExp(`; its data is left in "${shared}"$`, 'm'));
+  await primary.restart();
+  assert.equal(await primary.sql('SELECT value FROM precious'), '1');
+});
+
 test('a limit that is raised on the primary is met by a restart of the node', async (t) => {
   const { primary, node } = await primaryAndNode(t);
   await primary.configure({ max_connections: 60, max_locks_per_transaction: 100 });
