@@ -54,7 +54,7 @@ export interface ServerStatus {
   dataDirectory: string;
   state: string;
   pid: number | null;
-  /** Why it does not answer SQL. */
+  /** Why it does not answer SQL, or does not receive. */
   reason: string | null;
   /** How often it has been started again since the node was. */
   restarts: number;
@@ -193,12 +193,14 @@ function serverStatus({ attachment, downstreams, store }: StatusSources): NodeSt
   const { dataDirectory, programs, server } = attachment;
   const { state, pid, reason, restarts } = server.status;
   const { replayed } = downstreams;
+  const isReceiving = downstreams.all().some((d) => d.isAttached && d.state !== 'startup');
+  const isCutOff = state === 'ready' && !isReceiving;
   return {
     version: programs.version,
     dataDirectory,
     state,
     pid: pid ?? null,
-    reason: reason ?? null,
+    reason: reason ?? (isCutOff ? 'Its WAL receiver is not connected.' : null),
     restarts,
     replay: formatKnown(replayed),
     lagBytes: replayed === INVALID_LSN ? null : lagBytes(replayed, store.served.value),

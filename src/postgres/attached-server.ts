@@ -95,7 +95,11 @@ export class AttachedServer {
   async #endLeftServer(stop: AbortSignal): Promise<void> {
     const { dataDirectory, settings, clock, log } = this.#options;
     const socketDirectory = parseSocketDirectory(settings()['unix_socket_directories'] ?? '');
-    await endLeftServer({ dataDirectory, socketDirectory, clock, log }, stop);
+    const onWaiting = (pid: number): void => {
+      this.#reason = `The server of an earlier node process is shutting down (PID ${pid}).`;
+      this.changed.notify();
+    };
+    await endLeftServer({ dataDirectory, socketDirectory, clock, log, onWaiting }, stop);
   }
 
   async #keepRunning(stop: AbortSignal): Promise<void> {

@@ -14,6 +14,8 @@ export interface LeftServerOptions {
   socketDirectory: string;
   clock: Clock;
   log: Log;
+  /** Told when there is one to wait for. */
+  onWaiting: (pid: number) => void;
 }
 
 const INTERVAL_MS = 100;
@@ -29,7 +31,7 @@ export async function endLeftServer(
   options: LeftServerOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const { dataDirectory, socketDirectory, clock, log } = options;
+  const { dataDirectory, socketDirectory, clock, log, onWaiting } = options;
   const server = await listeningServer(options, signal);
   if (server === undefined) return;
   if (resolve(server.socketDirectory) !== resolve(socketDirectory)) {
@@ -39,6 +41,7 @@ export async function endLeftServer(
     'waiting until the attached PostgreSQL server of an earlier node process has shut down',
     `Its process ID is ${server.pid}.`,
   );
+  onWaiting(server.pid);
   shutDown(server.pid);
   while ((await runningServer(dataDirectory))?.pid === server.pid) {
     await clock.sleep(INTERVAL_MS, signal);
