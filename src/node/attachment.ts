@@ -16,6 +16,7 @@ import type { Listener, Network } from '../protocol/network.ts';
 import { AttachedServer } from '../postgres/attached-server.ts';
 import { readControlData } from '../postgres/control-data.ts';
 import { readMajor } from '../postgres/data-directory.ts';
+import { readRecoveryStart } from '../postgres/recovery-start.ts';
 import { type ServerPrograms, findServerPrograms } from '../postgres/server-programs.ts';
 import { serverSettings } from '../postgres/server-settings.ts';
 import { type ServerUser, serverUser } from '../postgres/server-user.ts';
@@ -89,18 +90,18 @@ export class Attachment implements AttachedDoor {
     const binDirectory = config.postgresBinDirectory || undefined;
     const programs = await findServerPrograms({ major, directory: binDirectory, user });
     const sockets = await openPrivateDirectory(directory, { user });
-    return new Attachment(options, { dataDirectory, programs, user, sockets, redo: data.redo });
+    const redo = await readRecoveryStart(dataDirectory);
+    return new Attachment(options, { dataDirectory, programs, user, sockets, redo });
   }
 
-  /** Where the server's recovery begins if it starts now, as last read; it only advances. */
+  /** From where on the server needs WAL if it starts now, as last read. */
   get redo(): Lsn {
     return this.#redo;
   }
 
-  /** Reads anew where the server's recovery begins. Throws what readControlData() throws. */
+  /** Reads it anew. Throws what readRecoveryStart() throws. */
   async readRedo(): Promise<Lsn> {
-    const { redo } = await readControlData(this.dataDirectory);
-    if (redo > this.#redo) this.#redo = redo;
+    this.#redo = await readRecoveryStart(this.dataDirectory);
     return this.#redo;
   }
 

@@ -7,7 +7,8 @@ import { StoreUnderTest, newNodeDisk } from '../../test/harness/test-store.ts';
 import { made } from '../../test/harness/wal-walks.ts';
 import { Condition } from '../base/condition.ts';
 import { COPY_DONE } from '../protocol/backend-messages.ts';
-import { INVALID_LSN } from '../wal/lsn.ts';
+import { decodeStatusUpdate } from '../protocol/replication-messages.ts';
+import { INVALID_LSN, type Lsn, advance } from '../wal/lsn.ts';
 import { UpstreamStream } from './wal-stream.ts';
 
 const { wal: WAL } = made([{ bodyBytes: 1_000 }]);
@@ -45,8 +46,30 @@ for (const { timeoutMs, limitMs } of [
   });
 }
 
+test('what is replayed is not reported before it is durable here', async (t) => {
+  let replayed = INVALID_LSN;
+  const { upstream, node } = await stream(t, { timeoutMs: 0, apply: () => replayed });
+  const flushed = node.store.flushed;
+  // As an attached server does that reads a segment which is written and not synced.
+  replayed = advance(flushed, 8);
+  upstream.heard();
+  await upstream.clock.pass(10_000);
+  const update = lastStatusUpdate(upstream.heard());
+  assert.deepEqual([update.flush, update.apply], [flushed, flushed]);
+});
+
+/** The last message, which has to be a status update, of what an upstream has heard. */
+function lastStatusUpdate(heard: Buffer) {
+  return decodeStatusUpdate(heard.subarray(-STATUS_UPDATE_BYTES));
+}
+
+const STATUS_UPDATE_BYTES = 34;
+
 /** A stream that has begun, and what it rejects with. */
-async function stream(t: TestContext, { timeoutMs }: { timeoutMs: number }) {
+async function stream(
+  t: TestContext,
+  { timeoutMs, apply = () => INVALID_LSN }: { timeoutMs: number; apply?: () => Lsn },
+) {
   const disk = await newNodeDisk();
   const node = await StoreUnderTest.open(disk, { sleep: 'for ever' });
   const upstream = new MemoryUpstream();
@@ -58,7 +81,7 @@ async function stream(t: TestContext, { timeoutMs }: { timeoutMs: number }) {
     store: node.store,
     clock: upstream.clock,
     settings: () => ({ timeoutMs, statusIntervalMs: 10_000 }),
-    apply: () => INVALID_LSN,
+    apply,
     applyChanged: new Condition(),
     feedback: () => ({ xmin: 0n, catalogXmin: 0n }),
     feedbackChanged: new Condition(),

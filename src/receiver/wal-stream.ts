@@ -30,6 +30,7 @@ import {
   type TimelineId,
   distance,
   formatLsn,
+  minLsn,
   parseLsn,
   timelineId,
 } from '../wal/lsn.ts';
@@ -293,7 +294,8 @@ export class UpstreamStream {
 
   #positions(): ReportedPositions {
     const { written, flushed } = this.#store;
-    return { write: written, flush: flushed, apply: this.#options.apply() };
+    // An attached server may replay what is written here before it is durable.
+    return { write: written, flush: flushed, apply: minLsn(this.#options.apply(), flushed) };
   }
 
   async #sendStatus(
