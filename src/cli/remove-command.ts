@@ -7,7 +7,7 @@ const NEVER = new AbortController().signal;
 
 /** Resolves to the exit status: 1 when the answer was no. Throws with nothing removed. */
 export async function removeCommand(directory: string, { yes }: { yes: boolean }): Promise<number> {
-  const removal = await checkRemovable(directory);
+  const removal = await checkRemovable(systemDoors.disk, directory);
   if (!yes && !(await confirm(`This will ${describeRemoval(directory, removal)}. Go on?`))) {
     process.stderr.write('nothing was removed (use --yes to remove without a question)\n');
     return 1;

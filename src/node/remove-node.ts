@@ -1,17 +1,22 @@
 /** Removes a node: its slot on the upstream first, so that no WAL is held there for ever. */
 import fs from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
+import type { Disk } from '../base/disk.ts';
+import { SQLSTATE, WalcadeError, asWalcadeError, systemErrorCode } from '../base/errors.ts';
 import { loadConfig } from '../config/conf-file.ts';
+import type { NodeConfig } from '../config/parameters.ts';
 import { formatDropSlot } from '../protocol/replication-command.ts';
 import { runningServer } from '../postgres/postmaster-pid.ts';
+import { readControlData } from '../store/control-file.ts';
 import type { MakingDoors } from './make-node.ts';
 import { checkNodeDirectory, runningPid } from './node-directory.ts';
-import { tablespacesOf } from './node-place.ts';
+import { readPlace, relocationOf, tablespacesOf } from './node-place.ts';
 import { connectUpstream } from './upstream-connector.ts';
 
 /** What removing a node takes away with its directory, and what it leaves. */
 export interface Removal {
+  /** The directory itself, no link to it. */
+  directory: string;
   /** On the upstream. */
   slot: string | undefined;
   /** What is outside of the directory, and stays: adopted data, tablespaces. */
@@ -19,24 +24,49 @@ export interface Removal {
 }
 
 /** What `removeNode` would do; throws unless a stopped node is there. */
-export async function checkRemovable(directory: string): Promise<Removal> {
-  await checkNodeDirectory(directory);
+export async function checkRemovable(disk: Disk, path: string): Promise<Removal> {
+  await checkNodeDirectory(path);
+  const directory = await fs.realpath(path);
   const pid = await runningPid(directory);
   if (pid !== undefined) {
     throw new WalcadeError(SQLSTATE.OBJECT_IN_USE, `node is running (PID ${pid})`, {
-      hint: `Stop it first, with "walcade stop -D ${directory}".`,
+      hint: `Stop it first, with "walcade stop -D ${path}".`,
     });
   }
   const config = await loadConfig(directory);
-  const slot = config.primarySlotName || undefined;
-  if (config.dataDirectory === '') return { slot, left: [] };
-  const dataDirectory = resolve(directory, config.dataDirectory);
+  const slot = await ownSlot(disk, directory, config);
+  if (config.dataDirectory === '') return { directory, slot, left: [] };
+  const dataDirectory = await realPathOf(resolve(directory, config.dataDirectory));
+  if (dataDirectory === undefined) return { directory, slot, left: [] };
   await checkServerStopped(dataDirectory);
-  const isInside = dataDirectory.startsWith(`${resolve(directory)}/`);
-  if (!isInside) return { slot, left: [dataDirectory] };
+  const isInside = dataDirectory.startsWith(`${directory}/`);
+  if (!isInside) return { directory, slot, left: [dataDirectory] };
   // Another server may have its files there: CREATE TABLESPACE, replayed on the primary's machine,
   // gives both one directory, as with any standby.
-  return { slot, left: (await tablespacesOf(dataDirectory)).map(({ location }) => location) };
+  const left = (await tablespacesOf(dataDirectory)).map(({ location }) => location);
+  return { directory, slot, left };
+}
+
+/** A copy that was never started still has the configuration, but not the slot, of its original. */
+async function ownSlot(
+  disk: Disk,
+  directory: string,
+  { primarySlotName, clusterName: name, dataDirectory }: NodeConfig,
+): Promise<string | undefined> {
+  const { place: recorded } = await readControlData(disk, directory);
+  const data = dataDirectory ? resolve(directory, dataDirectory) : undefined;
+  const now = await readPlace(directory, { name, dataDirectory: data });
+  if (relocationOf(recorded, now) === 'copied') return undefined;
+  return primarySlotName || undefined;
+}
+
+async function realPathOf(path: string): Promise<string | undefined> {
+  try {
+    return await fs.realpath(path);
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
 }
 
 /** A server that outlived a node that was killed may still be shutting down. */
@@ -58,9 +88,10 @@ export async function removeNode(
   directory: string,
   signal: AbortSignal,
 ): Promise<void> {
-  const { slot } = await checkRemovable(directory);
+  const removal = await checkRemovable(doors.disk, directory);
+  const { slot } = removal;
   if (slot !== undefined) await dropSlot(doors, { directory, slot }, signal);
-  await fs.rm(directory, { recursive: true });
+  await fs.rm(removal.directory, { recursive: true });
 }
 
 async function dropSlot(
