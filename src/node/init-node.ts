@@ -64,7 +64,7 @@ export async function initNode(
       },
       build: async (making) => {
         const programs = await find(making.upstream.major);
-        return buildServer(making, { postgres, programs, user });
+        return buildServer(doors, making, { postgres, programs, user });
       },
       mayHold: [],
       leaves: postgres.keep ? [DATA_DIRECTORY] : [],
@@ -81,6 +81,7 @@ async function buildRelay(making: Making, asked: Lsn | undefined): Promise<Built
 
 /** Takes a base backup into the node's directory; the slot holds the WAL that it needs. */
 async function buildServer(
+  { clock }: MakingDoors,
   { directory, upstream, connect, onFailure, signal }: Making,
   {
     postgres,
@@ -102,6 +103,7 @@ async function buildServer(
       tablespaceMapping,
       user,
       label: 'walcade init',
+      clock,
       onProgress,
       keepOnFailure: keep,
       signal,

@@ -6,8 +6,9 @@
  * next is read. Nothing is believed before the manifest is: until then it may all be removed again.
  * It ends with everything durable, or with nothing left and the connection closed.
  */
-import { systemClock } from '../base/clock.ts';
+import type { Clock } from '../base/clock.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
+import { formatBytes } from '../base/format-bytes.ts';
 import { BACKEND, decodeDataRow } from '../protocol/backend-messages.ts';
 import { type ReplicationClient, singleValue } from '../protocol/client.ts';
 import { ConnectionLost } from '../protocol/connection.ts';
@@ -33,7 +34,6 @@ import {
 import { unpackArchive } from './backup-unpacking.ts';
 import { DurableFiles } from './durable-files.ts';
 import type { ServerUser } from './server-user.ts';
-import { formatBytes } from '../base/format-bytes.ts';
 
 export { removeTablespaces } from './backup-targets.ts';
 
@@ -50,6 +50,8 @@ export interface BaseBackupOptions {
   /** Who owns what is made; undefined: we do. */
   user: ServerUser | undefined;
   label: string;
+  /** By which `onProgress` is not told too often. */
+  clock: Clock;
   onProgress?: (progress: Progress) => void;
   signal: AbortSignal;
 }
@@ -118,7 +120,8 @@ class Taking {
   }
 
   async #take(): Promise<BaseBackup> {
-    const { directory, tablespaceMapping: mapping, serverVersionNum, label, user } = this.#options;
+    const { directory, tablespaceMapping: mapping, serverVersionNum } = this.#options;
+    const { label, user, clock } = this.#options;
     const systemIdentifier = await identifySystem(this.#client);
     const form = backupForm(serverVersionNum);
     await this.#client.connection.send(encodeQuery(formatBackupCommand(label, form)));
@@ -129,7 +132,7 @@ class Taking {
     this.#directories = directories;
     const totalBytes = targets.reduce((sum, { bytes }) => sum + bytes, 0);
     const report = this.#options.onProgress ?? (() => {});
-    const progress = new BackupProgress(totalBytes, systemClock, report);
+    const progress = new BackupProgress(totalBytes, clock, report);
     this.#progress = progress;
     for (const path of await directories.make(user)) this.#files.syncLater(path);
     await this.#receive({ targets, form, systemIdentifier });

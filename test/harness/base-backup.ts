@@ -27,6 +27,7 @@ export async function backUp(
       tablespaceMapping: new Map(),
       user: await serverUser(),
       label: 'test',
+      clock: systemClock,
       keepOnFailure: false,
       signal,
       ...options,
