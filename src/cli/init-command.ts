@@ -1,12 +1,12 @@
 /** `walcade init`: makes a node, and says what it found and made. Ctrl-C leaves nothing behind. */
 import { resolve } from 'node:path';
+import { formatBytes } from '../base/format-bytes.ts';
 import { type BuiltServer, type InitOptions, initNode } from '../node/init-node.ts';
 import type { MadeNode } from '../node/make-node.ts';
 import { systemDoors } from '../node/system-doors.ts';
 import { formatLsn } from '../wal/lsn.ts';
 import { showBackupProgress } from './backup-progress.ts';
 import { formatFacts, interruptible, stderrLog } from './terminal.ts';
-import { formatBytes } from '../base/format-bytes.ts';
 
 export interface InitFlags extends Omit<InitOptions, 'postgres'> {
   /** Absent for a relay. */

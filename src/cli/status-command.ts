@@ -1,11 +1,11 @@
 /** `walcade status`: what a running node says of itself. */
 import { relative } from 'node:path';
-import { pc } from './colors.ts';
 import { readStatus } from '../admin/control-socket.ts';
 import type { NodeStatus } from '../admin/node-status.ts';
-import { CONTROL_SOCKET, checkNodeDirectory, runningPid } from '../node/node-directory.ts';
-import { formatFacts, formatTable } from './terminal.ts';
 import { formatBytes } from '../base/format-bytes.ts';
+import { CONTROL_SOCKET, checkNodeDirectory, runningPid } from '../node/node-directory.ts';
+import { pc } from './colors.ts';
+import { formatFacts, formatTable } from './terminal.ts';
 
 export const STOPPED_EXIT_STATUS = 3;
 
