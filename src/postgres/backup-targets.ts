@@ -5,9 +5,9 @@
 import { mkdir, chmod, chown, readdir, realpath, rm, stat, statfs } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { SQLSTATE, WalcadeError, systemErrorCode } from '../base/errors.ts';
+import { accessing } from '../base/file-access-error.ts';
 import { formatBytes } from '../base/format-bytes.ts';
 import type { BackupContents, SourceTablespace } from './backup-command.ts';
-import { accessing } from './file-access-error.ts';
 import type { ServerUser } from './server-user.ts';
 
 /** One directory that a backup fills. */

@@ -8,9 +8,9 @@
  */
 import { type FileHandle, lchown, mkdir, open, symlink } from 'node:fs/promises';
 import { systemErrorCode } from '../base/errors.ts';
+import { accessing, fileAccessError } from '../base/file-access-error.ts';
 import { CRC32C_START, crc32cFinish, crc32cUpdate } from '../wal/crc32c.ts';
 import type { ReceivedFile } from './backup-manifest.ts';
-import { accessing, fileAccessError } from './file-access-error.ts';
 import type { ServerUser } from './server-user.ts';
 
 const BATCH_FILES_MAX = 128;

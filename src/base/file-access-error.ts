@@ -1,5 +1,5 @@
 /** What is said, and with which SQLSTATE, when a file cannot be used as it should be. */
-import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from '../base/errors.ts';
+import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from './errors.ts';
 
 /** What there is no SQLSTATE for in this table is an input/output error. */
 const SQLSTATES: Record<string, string> = {
