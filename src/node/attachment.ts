@@ -72,6 +72,7 @@ export class Attachment implements AttachedDoor {
       programs,
       dataDirectory,
       user,
+      socketDirectory: sockets.sqlSockets,
       settings: () => this.#settings(),
       clock,
       log: log.child('attached server'),

@@ -30,6 +30,15 @@ test('a node that lies deep has its sockets at a short path, the same at each st
   await assert.rejects(readlink(join(first.walSockets, '..')), { code: 'ENOENT' });
 });
 
+test('a node whose path has a comma, at which libpq would split it, has its sockets elsewhere', async (t) => {
+  const node = join(await directory(t), 'a,b');
+  await mkdir(node);
+  const { walSockets, sqlSockets, remove } = await openPrivateDirectory(node, { user: undefined });
+  t.after(remove);
+  for (const path of [walSockets, sqlSockets]) assert.doesNotMatch(path, /,/);
+  assert.equal(await realpath(walSockets), join(node, 'private/wal'));
+});
+
 async function directory(t: TestContext): Promise<string> {
   const path = await mkdtemp(join(await realpath(tmpdir()), 'walcade-private-'));
   t.after(() => rm(path, { recursive: true, force: true }));

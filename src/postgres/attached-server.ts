@@ -14,7 +14,6 @@ import type { Log } from '../base/log.ts';
 import { endLeftServer } from './left-server.ts';
 import { type LifeEnd, ServerLife, type LifeState } from './server-life.ts';
 import type { ServerPrograms } from './server-programs.ts';
-import { parseSocketDirectory } from './server-settings.ts';
 import type { ServerUser } from './server-user.ts';
 import { raisedLimits } from './standby-limits.ts';
 
@@ -23,6 +22,8 @@ export interface AttachedServerOptions {
   /** Absolute. */
   dataDirectory: string;
   user: ServerUser | undefined;
+  /** Where it listens, by which one that was left is known; absolute. */
+  socketDirectory: string;
   /** Command line settings, made anew for each start. */
   settings: () => Record<string, string>;
   clock: Clock;
@@ -93,8 +94,7 @@ export class AttachedServer {
   }
 
   async #endLeftServer(stop: AbortSignal): Promise<void> {
-    const { dataDirectory, settings, clock, log } = this.#options;
-    const socketDirectory = parseSocketDirectory(settings()['unix_socket_directories'] ?? '');
+    const { dataDirectory, socketDirectory, clock, log } = this.#options;
     const onWaiting = (pid: number): void => {
       this.#reason = `The server of an earlier node process is shutting down (PID ${pid}).`;
       this.changed.notify();

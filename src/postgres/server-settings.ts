@@ -8,14 +8,13 @@
  * statements, limits that must be no lower than the primary's.
  */
 import { join } from 'node:path';
-import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import { assert } from '../base/assert.ts';
 
 export interface ServerSettingsOptions {
   major: number;
   /** The absolute paths of what belongs to the server. */
   dataDirectory: string;
   hbaFile: string;
-  /** May be missing: the server notes that at LOG level. */
   identFile: string;
   /** Where the server listens, and nowhere else. */
   sqlSocketDirectory: string;
@@ -29,10 +28,7 @@ export interface ServerSettingsOptions {
   clusterName: string;
 }
 
-/**
- * The settings by name, values as `-c name=value` takes them. Throws 0A000 for a
- * `walSocketDirectory` that libpq cannot be told.
- */
+/** The settings by name, values as `-c name=value` takes them. */
 export function serverSettings(options: ServerSettingsOptions): Record<string, string> {
   const { major, port, clusterName } = options;
   return {
@@ -118,22 +114,10 @@ export function formatSocketDirectory(directory: string): string {
   return `"${directory.replaceAll('"', '""')}"`;
 }
 
-/** The directory that `formatSocketDirectory` was given. */
-export function parseSocketDirectory(value: string): string {
-  return value.slice(1, -1).replaceAll('""', '"');
-}
-
 /** libpq splits a host at commas, also a socket's directory, and has no escape for them. */
 function libpqHost(directory: string): string {
-  if (!directory.includes(',')) return directory;
-  throw new WalcadeError(
-    SQLSTATE.FEATURE_NOT_SUPPORTED,
-    `cannot attach a PostgreSQL server in directory "${directory}"`,
-    {
-      detail: 'Its WAL receiver cannot connect to a socket whose path has a comma.',
-      hint: 'Move the node to a directory without commas in its path.',
-    },
-  );
+  assert(!directory.includes(','), 'the path of a socket for libpq has no comma');
+  return directory;
 }
 
 /** A connection string (manual, "Keyword/Value Connection Strings"). */

@@ -86,6 +86,7 @@ export class AttachedProcess implements Member {
     await writeFile(join(dataDirectory, 'standby.signal'), '');
     await giveAway(join(dataDirectory, 'standby.signal'));
     await writeFile(join(place, 'pg_hba.conf'), HBA);
+    await writeFile(join(place, 'pg_ident.conf'), '');
     const { postgres } = await findPostgres();
     const settings: ServerSettingsOptions = {
       major: testedMajor(),
@@ -222,6 +223,7 @@ async function runAsProgram({ settings, programDirectory }: ProcessOptions): Pro
     programs: { major, version: String(major), directory: programDirectory },
     dataDirectory,
     user: await postgresUser(),
+    socketDirectory: settings.sqlSocketDirectory,
     settings: () => serverSettings(settings),
     clock: systemClock,
     log,
