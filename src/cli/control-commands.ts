@@ -55,7 +55,8 @@ export async function startCommand(
   child.unref();
   if (outcome === 'ready') return;
   if (outcome === 'ended') {
-    throw startFailure(readFileSync(path).subarray(logStart).toString(), path);
+    const said = readFileSync(path).subarray(logStart).toString();
+    throw startFailure(said, { path, pid: child.pid });
   }
   // A socket's path must be short.
   process.chdir(directory);

@@ -18,7 +18,7 @@ test('the last FATAL entry becomes the error, with its detail and hint', () => {
       message: 'configuration file "walcade.conf" contains errors',
       detail: 'first line\nsecond line',
     });
-  const { message, detail, hint } = startFailure(said, 'n/walcade.log');
+  const { message, detail, hint } = startFailure(said, { path: 'n/walcade.log', pid: 4711 });
   assert.equal(message, 'could not start node: configuration file "walcade.conf" contains errors');
   assert.equal(detail, 'first line\nsecond line');
   assert.equal(hint, 'Examine the log "n/walcade.log".');
@@ -26,15 +26,23 @@ test('the last FATAL entry becomes the error, with its detail and hint', () => {
 
 test('a hint of the node wins over the one to examine the log', () => {
   const said = line({ level: 'fatal', message: 'could not bind', hint: 'Is it taken?' });
-  assert.equal(startFailure(said, 'log').hint, 'Is it taken?');
+  assert.equal(startFailure(said, { path: 'log', pid: 4711 }).hint, 'Is it taken?');
+});
+
+test('what the attached server says of its own end is not why the node ended', () => {
+  const said =
+    line({ level: 'fatal', message: 'could not bind' }) +
+    line({ level: 'fatal', message: 'terminating walreceiver process' }).replace('4711', '4712');
+  const { message } = startFailure(said, { path: 'log', pid: 4711 });
+  assert.equal(message, 'could not start node: could not bind');
 });
 
 test('without a FATAL entry the end of the log is shown', () => {
-  const failure = startFailure('Segmentation fault\n', 'log');
+  const failure = startFailure('Segmentation fault\n', { path: 'log', pid: 4711 });
   assert.ok(failure instanceof WalcadeError);
   assert.equal(failure.sqlstate, SQLSTATE.CANNOT_CONNECT_NOW);
   assert.equal(failure.detail, 'Its log ends with:\nSegmentation fault');
-  assert.equal(startFailure('', 'log').detail, 'It ended without a word.');
+  assert.equal(startFailure('', { path: 'log', pid: 4711 }).detail, 'It ended without a word.');
 });
 
 test('a node that is not ready in time tells what its attached server said last', () => {

@@ -5,18 +5,21 @@
 import type { ServerStatus } from '../admin/node-status.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 
-const ENTRY = /^\S+ \S+ UTC \[\d+\] (FATAL|DETAIL|HINT): {2}(.*(?:\n\t.*)*)$/gm;
+const ENTRY = /^\S+ \S+ UTC \[(\d+)\] (FATAL|DETAIL|HINT): {2}(.*(?:\n\t.*)*)$/gm;
 const TAIL_LINES = 20;
 
 /**
- * The error for a node that ended before it was ready: `said` is what it wrote into the log at
- * `path`. Without a FATAL entry the end of the log is the detail.
+ * The error for a node, process `pid`, that ended before it was ready: `said` is what was written
+ * into the log at `path`, by its attached server too. Without a FATAL entry of the node's own the
+ * end of the log is the detail.
  */
-export function startFailure(said: string, path: string): WalcadeError {
-  const entries = [...said.matchAll(ENTRY)].map(([, label = '', text = '']) => ({
-    label,
-    text: text.replaceAll('\n\t', '\n'),
-  }));
+export function startFailure(
+  said: string,
+  { path, pid }: { path: string; pid: number | undefined },
+): WalcadeError {
+  const entries = [...said.matchAll(ENTRY)]
+    .filter(([, process]) => process === String(pid))
+    .map(([, , label = '', text = '']) => ({ label, text: text.replaceAll('\n\t', '\n') }));
   const last = entries.findLastIndex(({ label }) => label === 'FATAL');
   const fatal = entries[last];
   if (fatal === undefined) {

@@ -18,9 +18,7 @@ import { asWalcadeError } from '../base/errors.ts';
 import { endTogether } from '../base/task-group.ts';
 import { describeConninfo, parseConninfo } from '../config/conninfo.ts';
 import { type NodeConfig, PARAMETERS } from '../config/parameters.ts';
-import type { ReplicationClient } from '../protocol/client.ts';
 import type { Listener, Network } from '../protocol/network.ts';
-import { checkSystemIdentifier, identifySystem } from '../receiver/upstream-identity.ts';
 import { WalReceiver } from '../receiver/wal-receiver.ts';
 import { DownstreamTable } from '../sender/downstreams.ts';
 import type { SenderContext } from '../sender/sender-context.ts';
@@ -36,7 +34,7 @@ import { CONTROL_SOCKET, SLOT_DIRECTORY, checkNodeDirectory, lockNode } from './
 import { keepRetention, saveSlots } from './retention-keeper.ts';
 import { settlePlace } from './settle-place.ts';
 import { shownSettings } from './shown-settings.ts';
-import { connectUpstream } from './upstream-connector.ts';
+import { UpstreamConnections } from './upstream-connections.ts';
 
 export interface NodeOptions {
   directory: string;
@@ -115,9 +113,17 @@ class Node {
     this.#store = store;
     this.#slots = slots;
     this.#downstreams = new DownstreamTable(slots);
+    const upstream = new UpstreamConnections({
+      network: options.network,
+      clock,
+      log,
+      config: () => this.#config,
+      systemIdentifier: control.data.systemIdentifier,
+      attachment,
+    });
     this.#startedMs = clock.nowMs();
     this.#receiver = new WalReceiver({
-      connect: (signal) => this.#connectUpstream(signal),
+      connect: (signal) => upstream.connect(signal),
       store,
       control,
       histories,
@@ -153,8 +159,8 @@ class Node {
       shownSettings: () =>
         shownSettings(this.#config, control.data, this.#receiver.status.upstreamPath),
       attachedRedo: () => attachment?.redo,
-      connectUpstream: (signal) => this.#connectSameCluster(signal),
-      connectForBackup: (signal) => this.#connectForBackup(signal),
+      connectUpstream: (signal) => upstream.connectSameCluster(signal),
+      connectForBackup: (signal) => upstream.connectForBackup(signal),
       clock,
     };
     this.#door = new FrontDoor({
@@ -270,6 +276,12 @@ class Node {
       clock,
       log,
     };
+    const refuseMore = (): void => {
+      this.#isStopping = true;
+      start.listeners.close();
+      if (stop.aborted) log.log('received shutdown request');
+    };
+    ending.addEventListener('abort', refuseMore, { once: true });
     // What the disk refused to the store it may refuse to the server: that is not waited for.
     group.addEventListener('abort', () => attachment?.server.abandon(), { once: true });
     try {
@@ -283,16 +295,13 @@ class Node {
       if (error !== ending.reason) throw error;
     }
     if (group.aborted) return;
-    await this.#stop(group, start.listeners);
+    await this.#stop(group);
     await saveSlots(retention);
   }
 
   /** The order of a stop in peace, after the receiver has ended; the store may fail meanwhile. */
-  async #stop(group: AbortSignal, listeners: Listeners): Promise<void> {
+  async #stop(group: AbortSignal): Promise<void> {
     const { clock, log } = this.#options;
-    this.#isStopping = true;
-    log.log('received shutdown request');
-    listeners.close();
     const limit = new AbortController();
     const timeoutMs = this.#config.walSenderTimeoutMs || STOP_TIMEOUT_MS;
     const giveUp = (): void => {
@@ -330,36 +339,6 @@ class Node {
       const { message, detail, hint } = asWalcadeError(error);
       return { error: { message, detail, hint }, needRestart: [] };
     }
-  }
-
-  #connectUpstream(signal: AbortSignal) {
-    const { network, clock, log } = this.#options;
-    const { primaryConninfo: text, clusterName: applicationName } = this.#config;
-    return connectUpstream({ network, clock, log }, { text, applicationName }, signal);
-  }
-
-  /**
-   * A connection for what is passed on, to the cluster whose WAL is here. (PostgreSQL 13 starts no
-   * stream before it was asked to identify itself.)
-   */
-  async #connectSameCluster(signal: AbortSignal): Promise<ReplicationClient> {
-    const client = await this.#connectUpstream(signal);
-    const { systemIdentifier } = this.#control.data;
-    try {
-      checkSystemIdentifier(await identifySystem(client), systemIdentifier);
-      return client;
-    } catch (error) {
-      await client.close();
-      throw error;
-    }
-  }
-
-  /** The attached server has data pages while it runs; else the upstream is asked for them. */
-  async #connectForBackup(signal: AbortSignal): Promise<ReplicationClient> {
-    const attachment = this.#attachment;
-    if (attachment?.server.status.state !== 'ready') return this.#connectSameCluster(signal);
-    const { user } = parseConninfo(this.#config.primaryConninfo);
-    return attachment.connectForBackup(user, signal);
   }
 
   #status(listen: string[]) {
