@@ -1,7 +1,7 @@
 /** The door to the network: listening and connecting on this machine, and what can be wrong. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { lstat, mkdtemp, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -91,6 +91,31 @@ test('a Unix socket has the permissions asked for, and a stale one is replaced',
   await writeFile(unixSocketPath(host, 2), '');
   const again = await systemNetwork.listen({ host, port: 2 }, { accept, mode: 0o700 });
   again.close();
+});
+
+test('the permissions of a Unix socket are its own, and no other file gets them', async (t) => {
+  const host = await temporaryDirectory(t);
+  const { accept } = acceptOne();
+  const usual = process.umask();
+  for (const [port, mode] of [0o777, 0o770, 0o700, 0].entries()) {
+    const listener = await systemNetwork.listen({ host, port }, { accept, mode });
+    assert.equal((await stat(unixSocketPath(host, port))).mode & 0o777, mode);
+    assert.equal(process.umask(), usual);
+    listener.close();
+  }
+});
+
+// They were set by name after the socket was made: a link that had replaced it gave away a file.
+test('a link in place of a Unix socket is replaced, not followed', async (t) => {
+  const host = await temporaryDirectory(t);
+  const file = join(host, 'file');
+  await writeFile(file, 'secret', { mode: 0o600 });
+  await symlink(file, unixSocketPath(host, 1));
+  const { accept } = acceptOne();
+  const listener = await systemNetwork.listen({ host, port: 1 }, { accept, mode: 0o777 });
+  assert.ok((await lstat(unixSocketPath(host, 1))).isSocket());
+  assert.equal((await stat(file)).mode & 0o777, 0o600);
+  listener.close();
 });
 
 test('nobody listening, and nobody there, is told with the address', async (t) => {

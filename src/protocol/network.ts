@@ -5,7 +5,7 @@
  * can stand in for them.
  */
 import { lookup } from 'node:dns/promises';
-import { chmod, unlink } from 'node:fs/promises';
+import { unlink } from 'node:fs/promises';
 import net from 'node:net';
 import type { Duplex } from 'node:stream';
 import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from '../base/errors.ts';
@@ -138,9 +138,7 @@ async function listen(address: ServerAddress, options: ListenOptions): Promise<L
   const path = unixSocketPath(host, port);
   checkSocketPath(path);
   await removeStaleSocket(path);
-  const listener = await bind(address, { path, backlog: BACKLOG }, options);
-  await chmod(path, options.mode);
-  return listener;
+  return bind(address, { path, backlog: BACKLOG }, options);
 }
 
 const BACKLOG = 1024;
@@ -148,7 +146,7 @@ const BACKLOG = 1024;
 function bind(
   address: ServerAddress,
   where: net.ListenOptions,
-  { accept }: ListenOptions,
+  { accept, mode }: ListenOptions,
 ): Promise<Listener> {
   const socketOptions = { allowHalfOpen: true, noDelay: true, keepAlive: true };
   const server = net.createServer(socketOptions, (socket) => {
@@ -158,12 +156,28 @@ function bind(
   });
   return new Promise((resolve, reject) => {
     server.once('error', (error) => reject(listenRefusal(address, error)));
-    server.listen({ ...where, ipv6Only: true }, () => {
-      // From here on an error is a connection that could not be accepted, and no end of listening.
-      server.on('error', () => {});
-      resolve({ close: () => void server.close() });
+    withPermissions(mode, () => {
+      server.listen({ ...where, ipv6Only: true }, () => {
+        // From here on an error is a connection that could not be accepted, and no end of listening.
+        server.on('error', () => {});
+        resolve({ close: () => void server.close() });
+      });
     });
   });
+}
+
+/**
+ * What `make` makes at once has exactly the permissions `mode`, as a Unix socket that is bound.
+ * Changed afterwards by its name, they could be those of another file: the directory may be another
+ * user's, who has put a link there.
+ */
+function withPermissions(mode: number, make: () => void): void {
+  const before = process.umask(0o777 & ~mode);
+  try {
+    make();
+  } finally {
+    process.umask(before);
+  }
 }
 
 /** A socket file that nobody listens on is left over from a crash. */
