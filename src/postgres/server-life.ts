@@ -107,7 +107,7 @@ export class ServerLife {
       clock,
       onLines: (text) => {
         onLogLines(text);
-        this.#reader.read(text);
+        this.#reader.read(text, this.pid);
         this.#update();
       },
     });

@@ -11,7 +11,7 @@ const line = (pid: number, text: string): string =>
 
 function readerOf(...lines: string[]): ServerLogReader {
   const reader = new ServerLogReader();
-  for (const each of lines) reader.read(each);
+  for (const each of lines) reader.read(each, POSTMASTER);
   return reader;
 }
 
@@ -32,6 +32,17 @@ test('a client cannot write a line that counts', () => {
   assert.equal(reader.lastWords(200), undefined);
 });
 
+test('a line that a function writes in a parallel worker is not taken for the postmaster', () => {
+  // It had the server not ready for ever, since such a line has no session's mark.
+  const reader = readerOf(
+    line(POSTMASTER, 'LOG:  database system is ready to accept read-only connections'),
+    line(200, 'LOG:  all server processes terminated; reinitializing'),
+    line(200, 'LOG:  startup process (PID 101) exited with exit code 1'),
+  );
+  assert.equal(reader.isReinitializing, false);
+  assert.equal(reader.lastWords(POSTMASTER), undefined);
+});
+
 test('a server that starts its processes anew is not ready until it says so again', () => {
   const reader = readerOf(
     line(101, 'LOG:  redo starts at 0/3000028'),
@@ -41,9 +52,10 @@ test('a server that starts its processes anew is not ready until it says so agai
     line(POSTMASTER, 'LOG:  all server processes terminated; reinitializing'),
   );
   assert.deepEqual([reader.isReinitializing, reader.replays], [true, false]);
-  reader.read(line(300, 'LOG:  redo starts at 0/3000028'));
+  reader.read(line(300, 'LOG:  redo starts at 0/3000028'), POSTMASTER);
   assert.deepEqual([reader.isReinitializing, reader.replays], [true, true]);
-  reader.read(line(POSTMASTER, 'LOG:  database system is ready to accept read only connections'));
+  const ready = 'LOG:  database system is ready to accept read only connections';
+  reader.read(line(POSTMASTER, ready), POSTMASTER);
   assert.equal(reader.isReinitializing, false);
   assert.equal(reader.lastWords(POSTMASTER), undefined);
 });
@@ -81,8 +93,10 @@ test('what is said before there is a log counts if nothing else is said', () => 
 
 test('WAL receivers that come and go take bounded memory, and the postmaster stays known', () => {
   const reader = readerOf();
-  for (let pid = 1000; pid < 3000; pid++) reader.read(line(pid, 'FATAL:  terminating walreceiver'));
-  reader.read(line(POSTMASTER, 'PANIC:  could not write to file'));
+  for (let pid = 1000; pid < 3000; pid++) {
+    reader.read(line(pid, 'FATAL:  terminating walreceiver'), POSTMASTER);
+  }
+  reader.read(line(POSTMASTER, 'PANIC:  could not write to file'), POSTMASTER);
   assert.equal(reader.lastWords(POSTMASTER), 'PANIC:  could not write to file');
   assert.equal(reader.lastWords(1000), undefined);
 });

@@ -2,8 +2,9 @@
  * What the attached server's log tells that no file does: whether it replays, that it starts anew
  * after one of its processes crashed, and what it said before it ended. One for each start.
  *
- * Only lines of processes without a session count, which log_line_prefix tells apart: no client
- * can write one (continuation lines begin with a tab).
+ * Only lines of processes without a session count, which log_line_prefix tells apart
+ * (continuation lines begin with a tab). Of those, a function of a client's can write some in a
+ * parallel worker: what only the postmaster says has to be of its process.
  */
 
 /** The lines as `log_line_prefix` in server-settings.ts makes them, without `[user@database]`. */
@@ -39,9 +40,9 @@ export class ServerLogReader {
     return this.#isReinitializing;
   }
 
-  /** Takes note of `text`, one or more whole lines. */
-  read(text: string): void {
-    for (const line of text.split('\n')) this.#readLine(line);
+  /** Takes note of `text`, one or more whole lines of the server that `postmaster` began. */
+  read(text: string, postmaster: number | undefined): void {
+    for (const line of text.split('\n')) this.#readLine(line, postmaster);
   }
 
   /**
@@ -55,7 +56,7 @@ export class ServerLogReader {
     return own ?? others ?? this.#firstWords;
   }
 
-  #readLine(line: string): void {
+  #readLine(line: string, postmaster: number | undefined): void {
     const match = LINE.exec(line);
     if (match === null) {
       if (ANY_PREFIX.test(line)) this.#isSpeaking = true;
@@ -64,14 +65,14 @@ export class ServerLogReader {
     }
     this.#isSpeaking = true;
     const [, pid, level = '', message = ''] = match;
-    if (level === 'LOG') this.#readMessage(message);
-    else this.#remember(Number(pid), `${level}:  ${message}`);
+    if (level !== 'LOG') this.#remember(Number(pid), `${level}:  ${message}`);
+    else if (message.startsWith('redo starts at ')) this.#replays = true;
+    else if (Number(pid) === postmaster) this.#readPostmaster(message);
   }
 
-  #readMessage(message: string): void {
+  #readPostmaster(message: string): void {
     const ended = PROCESS_END.exec(message);
     if (ended !== null) this.#processEnd = { pid: Number(ended[1] ?? ended[2]), line: message };
-    if (message.startsWith('redo starts at ')) this.#replays = true;
     if (message.startsWith('database system is ready to accept ')) {
       this.#isReinitializing = false;
       this.#processEnd = undefined;
