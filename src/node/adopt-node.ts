@@ -14,8 +14,7 @@ import { runningServer } from '../postgres/postmaster-pid.ts';
 import { checkDataDirectoryAccess, checkReachable } from '../postgres/server-access.ts';
 import { findServerPrograms } from '../postgres/server-programs.ts';
 import { serverUser } from '../postgres/server-user.ts';
-import { timelineOf } from '../wal/history.ts';
-import { type Lsn, type TimelineId, formatLsn, lsn, parseLsn, timelineId } from '../wal/lsn.ts';
+import { type Lsn, formatLsn } from '../wal/lsn.ts';
 import type { BuiltServer } from './init-node.ts';
 import {
   type MadeNode,
@@ -25,6 +24,7 @@ import {
   makeNode,
 } from './make-node.ts';
 import { DATA_DIRECTORY } from './node-directory.ts';
+import { checkInHistory, checkNotAhead, neededWal } from './needed-wal.ts';
 import { readHistory, startForRedo } from './store-start.ts';
 import type { UpstreamFacts } from './upstream-facts.ts';
 
@@ -50,20 +50,19 @@ export async function adoptNode(
   await checkDataDirectoryAccess(dataDirectory, user);
   const data = await readControlData(dataDirectory);
   const label = await readBackupLabel(dataDirectory);
-  const redo = label === undefined ? data.redo : parseLsn(label.start);
-  const timeline = label === undefined ? data.timeline : timelineId(label.timeline);
-  const needed = label === undefined ? lastNeeded(data) : redo;
+  const redo = label?.start ?? data.redo;
+  const needed = neededWal(data, label);
   const check = async (upstream: UpstreamFacts): Promise<void> => {
     await checkReachable(dirname(resolve(directory)), user);
     checkSameMajor(major, upstream);
     checkSameSystem(data, upstream);
     if (label === undefined) checkState(data);
-    checkNotAhead(needed, upstream);
-    if (timeline > upstream.identity.timeline) throw aheadOfTimeline(timeline, upstream);
+    checkNotAhead(needed, upstream.identity);
   };
   const build = async (making: Making): Promise<BuiltServer> => {
-    await checkInHistory(making, { timeline, needed });
-    const start = await startForRedo(making.client, making.upstream, redo);
+    const { client, upstream } = making;
+    checkInHistory(needed, await readHistory(client, upstream.identity.timeline));
+    const start = await startForRedo(client, upstream, redo);
     await checkServed(making, start);
     await makeStandby(dataDirectory, { user });
     const settings = {
@@ -123,56 +122,7 @@ function checkState({ state }: ControlData): void {
   );
 }
 
-/**
- * The last byte of WAL known to be needed: of the last checkpoint's record, of which only the start
- * is known, or before the point at which a standby is consistent.
- */
-function lastNeeded({ checkpoint, minRecoveryPoint }: ControlData): Lsn {
-  return minRecoveryPoint > checkpoint ? lsn(minRecoveryPoint - 1n) : checkpoint;
-}
-
-function checkNotAhead(needed: Lsn, { identity }: UpstreamFacts): void {
-  if (needed < identity.walEnd) return;
-  throw new WalcadeError(
-    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-    `data directory needs WAL at ${formatLsn(needed)}, ahead of the upstream at ` +
-      formatLsn(identity.walEnd),
-    { hint: 'Name the server that it followed, or one that has received as much.' },
-  );
-}
-
 const MAY_FOLLOW: readonly string[] = ['shut down', 'shut down in recovery', 'in archive recovery'];
-
-function aheadOfTimeline(timeline: number, { identity }: UpstreamFacts): WalcadeError {
-  return new WalcadeError(
-    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-    `data directory is on timeline ${timeline}, the upstream on timeline ${identity.timeline}`,
-    { hint: 'Name the server that was promoted, or one below it.' },
-  );
-}
-
-/**
- * Throws 55000 if the upstream's history has other WAL there, as that of a standby has which was
- * promoted before its primary ended: then the two are different databases.
- */
-async function checkInHistory(
-  { client, upstream }: Making,
-  { timeline, needed }: { timeline: TimelineId; needed: Lsn },
-): Promise<void> {
-  const history = await readHistory(client, upstream.identity.timeline);
-  const owner = timelineOf(history, needed);
-  if (owner === timeline) return;
-  throw new WalcadeError(
-    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-    "data directory is not in the upstream's history",
-    {
-      detail:
-        `It needs WAL at ${formatLsn(needed)} on timeline ${timeline}; there the history of ` +
-        `timeline ${history.timeline} is on timeline ${owner}.`,
-      hint: 'Run pg_rewind on it, or take a base backup.',
-    },
-  );
-}
 
 /** Throws what the upstream answers when asked for the WAL that recovery begins with. */
 async function checkServed({ upstream, connect }: Making, start: Lsn): Promise<void> {

@@ -42,6 +42,7 @@ for (const [major, identifier, version, checkpoint, redo, minimum, bytes] of STA
         redo,
         timeline: 1,
         minRecoveryPoint: minimum,
+        minRecoveryTimeline: 1,
         limits: {
           max_connections: 100,
           max_worker_processes: 8,
@@ -54,6 +55,11 @@ for (const [major, identifier, version, checkpoint, redo, minimum, bytes] of STA
     );
   });
 }
+
+test('a primary has no minimum recovery point, and no timeline of one', async () => {
+  const data = parseControlData(await fixture('15-crashed'));
+  assert.deepEqual([data.minRecoveryPoint, data.minRecoveryTimeline], [0n, undefined]);
+});
 
 test('how a server ended is told in the words of pg_controldata', async () => {
   const stateOf = async (name: string): Promise<string> =>
@@ -68,12 +74,13 @@ test('19 has its later fields eight bytes further on, and one more before the se
   view.setUint32(8, 1905, true);
   view.setUint32(48, 3, true);
   view.setBigUint64(144, 0x100n, true);
+  view.setUint32(152, 2, true);
   view.setUint32(240, MB, true);
   view.setUint32(308, crc32c(bytes.subarray(0, 308)), true);
   const data = parseControlData(bytes);
   assert.deepEqual(
-    [data.timeline, data.minRecoveryPoint, data.segmentBytes, data.state],
-    [3, 0x100n, MB, 'starting up'],
+    [data.timeline, data.minRecoveryPoint, data.minRecoveryTimeline, data.segmentBytes, data.state],
+    [3, 0x100n, 2, MB, 'starting up'],
   );
 });
 

@@ -36,6 +36,8 @@ export interface ControlData {
   timeline: TimelineId;
   /** A standby is consistent only when it has replayed to here; 0/0 on a primary. */
   minRecoveryPoint: Lsn;
+  /** The timeline that it is on; undefined where it is 0/0. */
+  minRecoveryTimeline: TimelineId | undefined;
   /** What a hot standby must not have lower, as the primary has it, by parameter. */
   limits: Readonly<Record<(typeof LIMITS)[number], number>>;
   segmentBytes: number;
@@ -64,6 +66,9 @@ const LIMITS = [
   'max_prepared_transactions',
   'max_locks_per_transaction',
 ] as const;
+
+/** From minRecoveryPoint to its timeline (minRecoveryPointTLI), which is 0 without one. */
+const MIN_RECOVERY_TIMELINE_DISTANCE = 8;
 
 /** From minRecoveryPoint to the first of them: its timeline, the backup's bounds, wal_level, … */
 const LIMITS_DISTANCE = 44;
@@ -98,6 +103,10 @@ export function parseControlData(bytes: Uint8Array): ControlData {
   const stateNumber = view.getUint32(16, true);
   const state = STATES[stateNumber];
   if (state === undefined) throw corrupted(`It has the state ${stateNumber}.`);
+  const minRecoveryTimeline = view.getUint32(
+    layout.minRecoveryPoint + MIN_RECOVERY_TIMELINE_DISTANCE,
+    true,
+  );
   return {
     systemIdentifier: view.getBigUint64(0, true),
     controlVersion,
@@ -106,6 +115,7 @@ export function parseControlData(bytes: Uint8Array): ControlData {
     redo: lsn(view.getBigUint64(40, true)),
     timeline: timelineOf(view.getUint32(48, true)),
     minRecoveryPoint: lsn(view.getBigUint64(layout.minRecoveryPoint, true)),
+    minRecoveryTimeline: minRecoveryTimeline === 0 ? undefined : timelineId(minRecoveryTimeline),
     limits: limitsAt(view, layout.minRecoveryPoint + LIMITS_DISTANCE),
     segmentBytes: segmentBytesOf(view.getUint32(layout.segmentBytes, true)),
   };

@@ -7,11 +7,14 @@
 import fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from '../base/errors.ts';
+import { accessing } from '../base/file-access-error.ts';
+import { type Lsn, type TimelineId, parseLsn, timelineId } from '../wal/lsn.ts';
 import { withoutMissingIncludes } from './conf-includes.ts';
 import { readControlData } from './control-data.ts';
 import type { ServerUser } from './server-user.ts';
 
 const CONF_FILE = 'postgresql.conf';
+const TIMELINE_MAX = 0xffff_ffff;
 
 /** The major version that the data directory is of; throws 58P01 if it is none. */
 export async function readMajor(dataDirectory: string): Promise<number> {
@@ -54,19 +57,23 @@ export async function makeStandby(
   await syncFile(dataDirectory);
 }
 
-/** Where the recovery of a backup begins, as its backup_label says; undefined without one. */
-export async function readBackupLabel(
-  dataDirectory: string,
-): Promise<{ start: string; timeline: number } | undefined> {
-  const label = await readIfThere(join(dataDirectory, 'backup_label'));
+/** Where the recovery of a base backup begins. */
+export interface BackupLabel {
+  start: Lsn;
+  timeline: TimelineId;
+}
+
+/** What backup_label says (xlogrecovery.c, read_backup_label()); undefined without one. */
+export async function readBackupLabel(dataDirectory: string): Promise<BackupLabel | undefined> {
+  const path = join(dataDirectory, 'backup_label');
+  const label = await accessing('read file', path, () => readIfThere(path));
   if (label === undefined) return undefined;
-  const start = /^START WAL LOCATION: ([0-9A-F]+\/[0-9A-F]+) /m.exec(label)?.[1];
-  const timeline = /^START TIMELINE: (\d+)$/m.exec(label)?.[1];
-  if (start !== undefined && timeline !== undefined) return { start, timeline: Number(timeline) };
-  throw new WalcadeError(
-    SQLSTATE.DATA_CORRUPTED,
-    `invalid data in file "${join(dataDirectory, 'backup_label')}"`,
-  );
+  const start = /^START WAL LOCATION: ([0-9A-F]{1,8}\/[0-9A-F]{1,8}) /m.exec(label)?.[1];
+  const timeline = Number(/^START TIMELINE: (\d+)$/m.exec(label)?.[1]);
+  if (start !== undefined && timeline >= 1 && timeline <= TIMELINE_MAX) {
+    return { start: parseLsn(start), timeline: timelineId(timeline) };
+  }
+  throw new WalcadeError(SQLSTATE.DATA_CORRUPTED, `invalid data in file "${path}"`);
 }
 
 async function minimalConf(dataDirectory: string): Promise<string> {

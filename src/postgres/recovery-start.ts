@@ -2,7 +2,7 @@
  * From where on a server needs WAL when it starts: the claim of an attached server on what its node
  * keeps.
  */
-import { type Lsn, minLsn, parseLsn } from '../wal/lsn.ts';
+import { type Lsn, minLsn } from '../wal/lsn.ts';
 import { readControlData } from './control-data.ts';
 import { readBackupLabel } from './data-directory.ts';
 
@@ -15,5 +15,5 @@ import { readBackupLabel } from './data-directory.ts';
 export async function readRecoveryStart(dataDirectory: string): Promise<Lsn> {
   const label = await readBackupLabel(dataDirectory);
   const { redo } = await readControlData(dataDirectory);
-  return label === undefined ? redo : minLsn(parseLsn(label.start), redo);
+  return label === undefined ? redo : minLsn(label.start, redo);
 }

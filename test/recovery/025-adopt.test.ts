@@ -9,6 +9,7 @@ import { lstat, mkdir, readdir, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { promisify } from 'node:util';
+import { readControlData } from '../../src/postgres/control-data.ts';
 import { assertRefused, walcade } from '../harness/command-line.ts';
 import { copyDirectory } from '../harness/file-backup.ts';
 import { type PostgresBinaries, postgresUser } from '../harness/postgres-binaries.ts';
@@ -90,6 +91,52 @@ test('a primary that wrote on after its standby was promoted is refused', async 
     { upstream: standby, data: primary.dataDirectory },
     /not in the upstream's history$/,
   );
+});
+
+test('a standby is held against the timeline that it was on when it stopped', async (t) => {
+  const { tree, primary } = await startPrimary(t);
+  const upstreamConninfo = primary.conninfo;
+  const from = await primary.backup(join(tree.path, 'of-standbys'));
+  const make = async (name: string): Promise<PostgresCluster> => {
+    const standby = await PostgresCluster.standby(tree, { name, from, upstreamConninfo });
+    await standby.start();
+    return standby;
+  };
+  const [promoted, follower, stranger] = [await make('a'), await make('b'), await make('c')];
+  const standbys = [promoted, follower, stranger];
+  await primary.sql('CHECKPOINT');
+  for (const standby of standbys) {
+    await standby.waitForCatchup(primary);
+    await standby.sql('CHECKPOINT');
+  }
+  // So many dirty pages keep the checkpoint after a promotion busy for a while.
+  await primary.sql('INSERT INTO number SELECT generate_series(1, 50000)');
+  for (const standby of standbys) await standby.waitForCatchup(primary);
+
+  // Both stop behind the switch, each on its branch, with their last restartpoint before it.
+  await promoted.promote();
+  await follower.setUpstream(promoted.conninfo);
+  await follower.restart();
+  for (const [upstream, standby, timeline] of [
+    [promoted, follower, 2],
+    [primary, stranger, 1],
+  ] as const) {
+    await upstream.sql('INSERT INTO number VALUES (-1)');
+    await standby.waitForCatchup(upstream);
+    await standby.stop();
+    const data = await readControlData(standby.dataDirectory);
+    assert.deepEqual([data.timeline, data.minRecoveryTimeline], [1, timeline]);
+  }
+
+  // By position alone neither is ahead.
+  await promoted.sql('INSERT INTO number SELECT generate_series(1, 1000)');
+  await expectRefused(
+    tree,
+    { upstream: promoted, data: stranger.dataDirectory },
+    /not in the upstream's history$/,
+  );
+  const node = await adopt(tree, promoted, { name: 'node', data: follower.dataDirectory });
+  await expectFollows(node, promoted);
 });
 
 test('what cannot follow the upstream is refused, and nothing is touched', async (t) => {
