@@ -58,5 +58,7 @@ function describeServer({ server, programs, backupBytes }: BuiltServer): [string
   return [
     ['data', `${server.dataDirectory}${size}`],
     ['server', `PostgreSQL ${programs.version} in ${programs.directory}`],
+    // As initdb warns of it: there is no other method yet.
+    ['trust', 'everybody on this machine, as any role: see walcade_hba.conf'],
   ];
 }
