@@ -19,11 +19,16 @@ export interface DiskFile {
   /** fdatasync: resolves once the file's data and size are durable. */
   sync(): Promise<void>;
   sizeBytes(): Promise<number>;
+  /** Lets the members of a group read it, nobody but its owner write. */
+  letRead(group: number): Promise<void>;
   close(): Promise<void>;
 }
 
 export interface Disk {
-  /** `read` and `write` need the file to be there; `create` makes it and refuses if it is. */
+  /**
+   * `read` and `write` need the file to be there; `create` makes it and refuses if it is. A link
+   * in the file's place is refused: nothing here makes one.
+   */
   open(path: string, mode: 'read' | 'write' | 'create'): Promise<DiskFile>;
   list(directory: string): Promise<string[]>;
   makeDirectory(path: string): Promise<void>;
@@ -31,13 +36,6 @@ export interface Disk {
   remove(path: string): Promise<void>;
   /** fsync of a directory: names made, renamed or removed in it are durable afterwards. */
   syncDirectory(path: string): Promise<void>;
-  /** Gives a file or directory to another user. */
-  changeOwner(path: string, owner: Owner): Promise<void>;
-}
-
-export interface Owner {
-  readonly uid: number;
-  readonly gid: number;
 }
 
 const openAsync = promisify(fs.open);
@@ -47,9 +45,17 @@ const fdatasyncAsync = promisify(fs.fdatasync);
 const fsyncAsync = promisify(fs.fsync);
 const ftruncateAsync = promisify(fs.ftruncate);
 const fstatAsync = promisify(fs.fstat);
+const fchownAsync = promisify(fs.fchown);
+const fchmodAsync = promisify(fs.fchmod);
 const closeAsync = promisify(fs.close);
 
-const FLAGS = { read: 'r', write: 'r+', create: 'wx+' } as const;
+const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = fs.constants;
+const FLAGS = {
+  read: O_RDONLY | O_NOFOLLOW,
+  write: O_RDWR | O_NOFOLLOW,
+  create: O_RDWR | O_CREAT | O_EXCL,
+} as const;
+const SAME_OWNER = -1;
 
 class SystemFile implements DiskFile {
   readonly #descriptor: number;
@@ -91,6 +97,11 @@ class SystemFile implements DiskFile {
     return (await fstatAsync(this.#descriptor)).size;
   }
 
+  async letRead(group: number): Promise<void> {
+    await fchownAsync(this.#descriptor, SAME_OWNER, group);
+    await fchmodAsync(this.#descriptor, 0o640);
+  }
+
   close(): Promise<void> {
     return closeAsync(this.#descriptor);
   }
@@ -126,26 +137,27 @@ export const systemDisk: Disk = {
       await closeAsync(descriptor);
     }
   },
-  changeOwner: (path, { uid, gid }) => fs.promises.chown(path, uid, gid),
 };
 
-/** `disk`, with all that is made on it given to `owner`, who is to read what root writes. */
-export function diskOwnedBy(disk: Disk, owner: Owner): Disk {
+/** `disk`, whose files are made for the members of a group to read. */
+export function diskReadableBy(disk: Disk, group: number): Disk {
   return {
     open: async (path, mode) => {
       const file = await disk.open(path, mode);
-      if (mode === 'create') await disk.changeOwner(path, owner);
-      return file;
-    },
-    makeDirectory: async (path) => {
-      await disk.makeDirectory(path);
-      await disk.changeOwner(path, owner);
+      if (mode !== 'create') return file;
+      try {
+        await file.letRead(group);
+        return file;
+      } catch (error) {
+        await file.close();
+        throw error;
+      }
     },
     list: (directory) => disk.list(directory),
+    makeDirectory: (path) => disk.makeDirectory(path),
     rename: (from, to) => disk.rename(from, to),
     remove: (path) => disk.remove(path),
     syncDirectory: (path) => disk.syncDirectory(path),
-    changeOwner: (path, other) => disk.changeOwner(path, other),
   };
 }
 

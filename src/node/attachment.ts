@@ -24,6 +24,7 @@ import type { ControlData } from '../store/control-file.ts';
 import { WAL_DIRECTORY } from '../store/wal-store.ts';
 import type { Lsn } from '../wal/lsn.ts';
 import type { AttachedDoor } from './front-door.ts';
+import { openToServer } from './open-to-server.ts';
 import { type PrivateDirectory, openPrivateDirectory } from './private-directory.ts';
 
 export interface AttachmentOptions {
@@ -90,6 +91,7 @@ export class Attachment implements AttachedDoor {
     const user = await serverUser(dataDirectory);
     const binDirectory = config.postgresBinDirectory || undefined;
     const programs = await findServerPrograms({ major, directory: binDirectory, user });
+    if (user !== undefined) await openToServer(directory, user);
     const sockets = await openPrivateDirectory(directory, { user });
     const redo = await readRecoveryStart(dataDirectory);
     return new Attachment(options, { dataDirectory, programs, user, sockets, redo });

@@ -5,20 +5,19 @@
 import { randomUUID } from 'node:crypto';
 import fs from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Disk, type Owner, diskOwnedBy, writeFileDurably } from '../base/disk.ts';
+import { type Disk, writeFileDurably } from '../base/disk.ts';
 import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from '../base/errors.ts';
 import { CONF_FILE_NAME } from '../config/conf-file.ts';
 import { hbaTemplate } from '../config/config-template.ts';
 import { HBA_FILE_NAME } from '../config/hba.ts';
+import type { ServerUser } from '../postgres/server-user.ts';
 import { ControlFile } from '../store/control-file.ts';
 import { WAL_DIRECTORY } from '../store/wal-store.ts';
 import type { Lsn } from '../wal/lsn.ts';
 import { SLOT_DIRECTORY } from './node-directory.ts';
 import { readPlace } from './node-place.ts';
+import { openToServer } from './open-to-server.ts';
 import type { UpstreamFacts } from './upstream-facts.ts';
-
-/** Others than root have to pass through the directory to what is PostgreSQL's in it. */
-const PASSABLE = 0o711;
 
 export interface NewNode {
   directory: string;
@@ -28,16 +27,14 @@ export interface NewNode {
   upstream: UpstreamFacts;
   /** Where the store begins. */
   start: Lsn;
-  server: { dataDirectory: string; user: Owner | undefined } | undefined;
+  server: { dataDirectory: string; user: ServerUser | undefined } | undefined;
 }
 
 /** Writes a node's files. The control file comes last: a directory with one is a node. */
 export async function writeNode(disk: Disk, node: NewNode): Promise<void> {
   const { directory, name, config, upstream, start, server } = node;
-  const owner = server?.user;
-  const walDisk = owner === undefined ? disk : diskOwnedBy(disk, owner);
-  if (owner !== undefined) await fs.chmod(directory, PASSABLE);
-  await walDisk.makeDirectory(join(directory, WAL_DIRECTORY));
+  await disk.makeDirectory(join(directory, WAL_DIRECTORY));
+  if (server?.user !== undefined) await openToServer(directory, server.user);
   await disk.makeDirectory(join(directory, SLOT_DIRECTORY));
   await writeFileDurably(disk, join(directory, CONF_FILE_NAME), Buffer.from(config));
   await writeFileDurably(disk, join(directory, HBA_FILE_NAME), Buffer.from(hbaTemplate()));
@@ -76,7 +73,11 @@ export async function makeEmptyDirectory(
     }
   }
   const names = await fs.readdir(directory);
-  if (names.every((name) => mayHold.includes(name))) return false;
+  if (names.every((name) => mayHold.includes(name))) {
+    // What root writes into is root's, or its owner could put links there.
+    if (process.geteuid?.() === 0) await fs.chown(directory, 0, 0);
+    return false;
+  }
   throw new WalcadeError(
     SQLSTATE.DUPLICATE_FILE,
     `directory "${directory}" exists but is not empty`,

@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { nodeStatus } from '../admin/node-status.ts';
 import { type ControlServer, type ReloadOutcome, serveControl } from '../admin/control-socket.ts';
 import type { Clock } from '../base/clock.ts';
-import { type Disk, diskOwnedBy } from '../base/disk.ts';
+import { type Disk, diskReadableBy } from '../base/disk.ts';
 import type { Log } from '../base/log.ts';
 import { asWalcadeError } from '../base/errors.ts';
 import { endTogether } from '../base/task-group.ts';
@@ -195,13 +195,13 @@ class Node {
           onLogLines: options.onServerLog ?? (() => {}),
         })
       : undefined;
-    const owner = attachment?.user;
-    const disk = owner === undefined ? options.disk : diskOwnedBy(options.disk, owner);
     const slots = await ReplicationSlots.open({
-      disk,
+      disk: options.disk,
       directory: join(directory, SLOT_DIRECTORY),
       max: () => config.maxReplicationSlots,
     });
+    const user = attachment?.user;
+    const disk = user === undefined ? options.disk : diskReadableBy(options.disk, user.gid);
     const histories = new HistoryFiles(disk, join(directory, WAL_DIRECTORY));
     const store = await WalStore.open({ disk, clock, log, directory, control });
     return new Node(options, { live, control, store, slots, histories, attachment });

@@ -11,8 +11,8 @@
 import { createHash } from 'node:crypto';
 import fs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import type { Owner } from '../base/disk.ts';
 import { SQLSTATE, WalcadeError, systemErrorCode } from '../base/errors.ts';
+import type { ServerUser } from '../postgres/server-user.ts';
 import { UNIX_SOCKET_PATH_BYTES_MAX, unixSocketPath } from '../protocol/network.ts';
 import { PRIVATE_DIRECTORY } from './node-directory.ts';
 
@@ -35,7 +35,7 @@ const LONGEST_PORT = 65_535;
 /** Makes what is missing of it, for sockets that `user` may use too. */
 export async function openPrivateDirectory(
   nodeDirectory: string,
-  { user }: { user: Owner | undefined },
+  { user }: { user: ServerUser | undefined },
 ): Promise<PrivateDirectory> {
   const path = resolve(nodeDirectory, PRIVATE_DIRECTORY);
   for (const folder of [path, join(path, 'wal'), join(path, 'sql')]) {

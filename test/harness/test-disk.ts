@@ -158,11 +158,6 @@ export class TestDisk implements Disk {
     });
   }
 
-  /** There is one user here, who owns everything. */
-  changeOwner(): Promise<void> {
-    return Promise.resolve();
-  }
-
   syncDirectory(path: string): Promise<void> {
     return this.#do('sync-directory', path, () => {
       const directory = this.#directoryAt(path);
@@ -193,6 +188,8 @@ export class TestDisk implements Disk {
       truncate: (bytes) => this.#do('write', inode.path, () => inode.truncate(bytes)),
       sync: () => this.#do('sync', inode.path, () => inode.sync()),
       sizeBytes: () => this.#do('read', inode.path, () => inode.size),
+      // There is one user here, who owns everything.
+      letRead: () => Promise.resolve(),
       close: async () => {
         if (!isOpen) throw systemError('EBADF');
         isOpen = false;
