@@ -68,15 +68,15 @@ export async function attachedCluster(
 }
 
 /** A standby of the node's, made from the primary's backup and caught up. */
-export async function standbyBehind({
-  tree,
-  primary,
-  node,
-}: AttachedCluster): Promise<PostgresCluster> {
+export async function standbyBehind(
+  { tree, primary, node }: AttachedCluster,
+  settings: Settings = {},
+): Promise<PostgresCluster> {
   const standby = await PostgresCluster.standby(tree, {
     name: 'standby',
     from: await primary.backup(join(tree.path, 'backup')),
     upstreamConninfo: node.conninfo,
+    settings,
   });
   await standby.start();
   await standby.waitForCatchup(primary);
