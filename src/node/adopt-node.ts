@@ -1,6 +1,7 @@
 /**
  * `walcade adopt`: a node around a data directory that is there already, as pg_basebackup or a
- * standby has left it. The data directory stays where it is, and is changed only at the very end.
+ * standby has left it. The data directory stays where it is; it is changed when all else is certain
+ * but the node's own files, and is as it was if these cannot be written.
  */
 import { dirname, join, resolve } from 'node:path';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
@@ -10,6 +11,7 @@ import { errorFromResponse } from '../protocol/error-response.ts';
 import { formatStartReplication } from '../protocol/replication-command.ts';
 import { type ControlData, readControlData } from '../postgres/control-data.ts';
 import { makeStandby, readBackupLabel, readMajor } from '../postgres/data-directory.ts';
+import { FileChanges } from '../postgres/file-changes.ts';
 import { runningServer } from '../postgres/postmaster-pid.ts';
 import { checkDataDirectoryAccess, checkReachable } from '../postgres/server-access.ts';
 import { findServerPrograms } from '../postgres/server-programs.ts';
@@ -64,7 +66,10 @@ export async function adoptNode(
     checkInHistory(needed, await readHistory(client, upstream.identity.timeline));
     const start = await startForRedo(client, upstream, redo);
     await checkServed(making, start);
-    await makeStandby(dataDirectory, { user });
+    const changes = new FileChanges(user);
+    making.onFailure(() => changes.takeBack());
+    await checkStopped(dataDirectory);
+    await makeStandby(dataDirectory, changes);
     const settings = {
       data_directory: dataDirectory === own ? DATA_DIRECTORY : dataDirectory,
       ...(binDirectory === undefined ? {} : { postgres_bin_directory: binDirectory }),

@@ -2,6 +2,7 @@
 import { dirname, join, resolve } from 'node:path';
 import { removeTablespaces, takeBaseBackup } from '../postgres/base-backup.ts';
 import { makeStandby } from '../postgres/data-directory.ts';
+import { FileChanges } from '../postgres/file-changes.ts';
 import { checkReachable } from '../postgres/server-access.ts';
 import { type ServerPrograms, findServerPrograms } from '../postgres/server-programs.ts';
 import { serverUser } from '../postgres/server-user.ts';
@@ -111,7 +112,8 @@ async function buildServer(
     if (!keep) onFailure(() => removeTablespaces(backup.tablespaces));
     // The other connection was idle meanwhile, perhaps for longer than the network allows.
     const start = await startForRedo(connection, upstream, backup.start);
-    await makeStandby(dataDirectory, { user });
+    // Nothing to take back: the whole directory goes, or what is kept is no less of a backup for it.
+    await makeStandby(dataDirectory, new FileChanges(user));
     return {
       start,
       programs,

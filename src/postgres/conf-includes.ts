@@ -8,7 +8,8 @@
  */
 import fs from 'node:fs/promises';
 import { dirname, join, resolve, sep } from 'node:path';
-import { systemErrorCode } from '../base/errors.ts';
+import { accessing } from '../base/file-access-error.ts';
+import { readRegularFile } from './file-changes.ts';
 
 const DIRECTIVE = /^[ \t]*(include(?:_dir|_if_exists)?)(?=[ \t='])[ \t]*=?[ \t]*/i;
 const VALUE = /^(?:'((?:[^'\\]|''|\\.)*)'|([A-Za-z_\x80-\xff][\w\x80-\xff.:/-]*))/;
@@ -30,8 +31,9 @@ export async function withoutMissingIncludes(
     const file = await realPath(named);
     if (file === undefined || seen.has(file) || !file.startsWith(within)) continue;
     seen.add(file);
-    const content = await readIfFile(file);
-    if (content === undefined) continue;
+    const bytes = await accessing('read file', file, () => readRegularFile(file));
+    if (bytes === undefined) continue;
+    const content = bytes.toString('latin1');
     const lines = content.split('\n');
     const usable: string[] = [];
     for (const line of lines) {
@@ -75,13 +77,4 @@ async function included({ kind, path }: Directive): Promise<string[] | undefined
 /** Undefined for what is not there. */
 async function realPath(path: string): Promise<string | undefined> {
   return fs.realpath(path).catch(() => undefined);
-}
-
-async function readIfFile(path: string): Promise<string | undefined> {
-  try {
-    return await fs.readFile(path, 'latin1');
-  } catch (error) {
-    if (systemErrorCode(error) === 'EISDIR') return undefined;
-    throw error;
-  }
 }

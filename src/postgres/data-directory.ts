@@ -11,9 +11,10 @@ import { accessing } from '../base/file-access-error.ts';
 import { type Lsn, type TimelineId, parseLsn, timelineId } from '../wal/lsn.ts';
 import { withoutMissingIncludes } from './conf-includes.ts';
 import { readControlData } from './control-data.ts';
-import type { ServerUser } from './server-user.ts';
+import type { FileChanges } from './file-changes.ts';
 
 const CONF_FILE = 'postgresql.conf';
+const SIGNAL_FILE = 'standby.signal';
 const TIMELINE_MAX = 0xffff_ffff;
 
 /** The major version that the data directory is of; throws 58P01 if it is none. */
@@ -38,23 +39,21 @@ export async function readMajor(dataDirectory: string): Promise<number> {
 
 /**
  * Makes the server in `dataDirectory` a standby (manual, "Standby Server Operation") that starts on
- * this machine. Debian keeps configuration files in /etc, so a backup may have none: the settings
- * that a hot standby must not have lower than the primary are then written, as pg_control has them.
- * A directive that includes a file which is not here, and would end every start, is commented out.
+ * this machine; what is changed for it can be taken back. Debian keeps configuration files in /etc,
+ * so a backup may have none: the settings that a hot standby must not have lower than the primary
+ * are then written, as pg_control has them. A directive that includes a file which is not here, and
+ * would end every start, is commented out.
  */
-export async function makeStandby(
-  dataDirectory: string,
-  { user }: { user: ServerUser | undefined },
-): Promise<void> {
+export async function makeStandby(dataDirectory: string, changes: FileChanges): Promise<void> {
   const confFile = join(dataDirectory, CONF_FILE);
-  if ((await readIfThere(confFile)) === undefined) {
-    await writeOwned(confFile, await minimalConf(dataDirectory), user);
+  if (!(await isThere(confFile))) {
+    await changes.write(confFile, Buffer.from(await minimalConf(dataDirectory)));
   }
   for (const [path, content] of await withoutMissingIncludes(confFile, dataDirectory)) {
-    await writeOwned(path, content, user);
+    await changes.write(path, content);
   }
-  await writeOwned(join(dataDirectory, 'standby.signal'), '', user);
-  await syncFile(dataDirectory);
+  const signalFile = join(dataDirectory, SIGNAL_FILE);
+  if (!(await isThere(signalFile))) await changes.write(signalFile, Buffer.alloc(0));
 }
 
 /** Where the recovery of a base backup begins. */
@@ -66,7 +65,7 @@ export interface BackupLabel {
 /** What backup_label says (xlogrecovery.c, read_backup_label()); undefined without one. */
 export async function readBackupLabel(dataDirectory: string): Promise<BackupLabel | undefined> {
   const path = join(dataDirectory, 'backup_label');
-  const label = await accessing('read file', path, () => readIfThere(path));
+  const label = await accessing('read file', path, () => ifThere(fs.readFile(path, 'utf8')));
   if (label === undefined) return undefined;
   const start = /^START WAL LOCATION: ([0-9A-F]{1,8}\/[0-9A-F]{1,8}) /m.exec(label)?.[1];
   const timeline = Number(/^START TIMELINE: (\d+)$/m.exec(label)?.[1]);
@@ -84,30 +83,16 @@ async function minimalConf(dataDirectory: string): Promise<string> {
 ${lines.join('')}`;
 }
 
-async function readIfThere(path: string): Promise<string | undefined> {
+/** Whether `path` leads to something. */
+async function isThere(path: string): Promise<boolean> {
+  return accessing('read file', path, async () => (await ifThere(fs.stat(path))) !== undefined);
+}
+
+async function ifThere<T>(result: Promise<T>): Promise<T | undefined> {
   try {
-    return await fs.readFile(path, 'utf8');
+    return await result;
   } catch (error) {
     if (systemErrorCode(error) === 'ENOENT') return undefined;
     throw error;
-  }
-}
-
-async function writeOwned(
-  path: string,
-  content: string | Buffer,
-  user: ServerUser | undefined,
-): Promise<void> {
-  await fs.writeFile(path, content, { mode: 0o600 });
-  if (user !== undefined) await fs.chown(path, user.uid, user.gid);
-  await syncFile(path);
-}
-
-async function syncFile(path: string): Promise<void> {
-  const file = await fs.open(path, 'r');
-  try {
-    await file.sync();
-  } finally {
-    await file.close();
   }
 }
