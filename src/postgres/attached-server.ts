@@ -1,7 +1,8 @@
 /**
  * The attached PostgreSQL server: started, watched, started again whenever it ends by itself, and
  * stopped with the node. One for as long as the node runs; nothing outlives `run`, and a node that
- * is killed takes the server with it (server-watcher.ts).
+ * is killed takes the server with it (server-watcher.ts). Where replay waits for higher limits, it
+ * is stopped and started again with them.
  *
  *   down ──▶ starting, replaying, ready, stopping (server-life.ts) ──▶ down ──▶ …
  */
@@ -15,7 +16,7 @@ import { endLeftServer } from './left-server.ts';
 import { type LifeEnd, ServerLife, type LifeState } from './server-life.ts';
 import type { ServerPrograms } from './server-programs.ts';
 import type { ServerUser } from './server-user.ts';
-import { raisedLimits } from './standby-limits.ts';
+import { type StandbyLimits, higherLimits, standbyLimits } from './standby-limits.ts';
 
 export interface AttachedServerOptions {
   programs: ServerPrograms;
@@ -37,7 +38,7 @@ export type AttachedState = 'down' | LifeState;
 export interface AttachedStatus {
   state: AttachedState;
   pid: number | undefined;
-  /** How it ended last, in words for people; undefined if it has been ready since. */
+  /** How it ended last and was not ready since, or what keeps it now, in words for people. */
   reason: string | undefined;
   /** How often it was started again. */
   restarts: number;
@@ -105,10 +106,12 @@ export class AttachedServer {
   async #keepRunning(stop: AbortSignal): Promise<void> {
     const { clock, log } = this.#options;
     for (let failures = 0; !stop.aborted; this.#restarts++) {
+      const limits = await standbyLimits(this.#options);
       const life = new ServerLife({
         ...this.#options,
-        settings: { ...(await raisedLimits(this.#options)), ...this.#options.settings() },
+        settings: { ...limits.raised, ...this.#options.settings() },
         onChange: () => this.#changed(),
+        onPause: () => void this.#endPause(life, limits),
       });
       this.#life = life;
       const end = await life.run(stop).catch(couldNotStart);
@@ -118,12 +121,34 @@ export class AttachedServer {
         this.changed.notify();
         return;
       }
+      failures = life.wasReady ? 0 : failures + 1;
+      if (life.isStopping) continue;
       log.warning(unexpectedEnd(end));
       this.#reason = end.lastWords ?? `It ${end.words}.`;
       this.changed.notify();
-      failures = life.wasReady ? 0 : failures + 1;
       await clock.sleep(retryDelayMs(failures, { maxMs: RESTART_DELAY_MS_MAX }), stop);
     }
+  }
+
+  /**
+   * Replay waits for a start with higher limits than those of `before`: has the server stopped, to
+   * be started with them. If another start would raise none, it would only wait again.
+   */
+  async #endPause(life: ServerLife, before: StandbyLimits): Promise<void> {
+    const higher = higherLimits(await standbyLimits(this.#options), before);
+    if (life !== this.#life || life.state === 'stopping') return;
+    if (higher.length === 0) {
+      this.#reason = 'It has paused replay because of insufficient parameter settings.';
+      this.changed.notify();
+      return;
+    }
+    const values = higher.map(({ name, value }) => `${name} = ${value}`).join(', ');
+    this.#options.log.log(
+      'restarting the attached PostgreSQL server with raised limits',
+      `It has paused replay, as its WAL asks for ${values}.`,
+    );
+    this.#reason = 'It was stopped to be started again with raised limits.';
+    life.shutDown();
   }
 
   #changed(): void {

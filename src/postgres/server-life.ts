@@ -6,7 +6,8 @@
  * starting   no redo yet, or none needed: then it goes to ready at once
  * replaying  its log said "redo starts at": not consistent yet, or no snapshot to answer by
  * ready      its postmaster.pid says so: SQL is answered, by a standby or after a promotion
- * stopping   asked to by us, or by somebody else, which its postmaster.pid tells
+ * stopping   asked to by us, or by somebody else, which its postmaster.pid tells; after a smart
+ *            shutdown that may last, as clients may stay
  */
 import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
@@ -31,6 +32,8 @@ export interface ServerLifeOptions {
   onLogLines: (text: string) => void;
   /** Told when `state` or `pid` has changed. */
   onChange: () => void;
+  /** Told, once at most, that replay waits for a start with higher limits. */
+  onPause: () => void;
 }
 
 /** How a life ended; `words` completes "the attached PostgreSQL server …". */
@@ -50,6 +53,7 @@ export class ServerLife {
   #postmaster: Postmaster | undefined;
   #fileStatus = '';
   #isStopping = false;
+  #isPaused = false;
   #state: LifeState = 'starting';
   #wasReady = false;
 
@@ -65,6 +69,11 @@ export class ServerLife {
     return this.#postmaster?.pid;
   }
 
+  /** Whether we have asked it to shut down. */
+  get isStopping(): boolean {
+    return this.#isStopping;
+  }
+
   get wasReady(): boolean {
     return this.#wasReady;
   }
@@ -78,8 +87,10 @@ export class ServerLife {
     const watcher = await ServerWatcher.start({ dataDirectory, user, clock, log });
     try {
       this.#postmaster = this.#start(watcher);
-      watcher.watch(this.pid);
-      log.log(`started the attached PostgreSQL server, process ID ${this.pid}`);
+      if (this.pid !== undefined) {
+        watcher.watch(this.pid);
+        log.log(`started the attached PostgreSQL server, process ID ${this.pid}`);
+      }
       return await this.#live(this.#postmaster, stop);
     } finally {
       await watcher.end();
@@ -89,6 +100,13 @@ export class ServerLife {
   /** Has the server read its configuration files again; one that starts now does so anyway. */
   reload(): void {
     if (this.#fileStatus !== '') this.#postmaster?.signal('SIGHUP');
+  }
+
+  /** Asks for a fast shutdown. */
+  shutDown(): void {
+    this.#isStopping = true;
+    this.#update();
+    this.#postmaster?.signal('SIGINT');
   }
 
   /** Asks for an immediate shutdown. */
@@ -109,16 +127,13 @@ export class ServerLife {
         onLogLines(text);
         this.#reader.read(text, this.pid);
         this.#update();
+        this.#tellOfPause();
       },
     });
   }
 
   async #live(postmaster: Postmaster, stop: AbortSignal): Promise<LifeEnd> {
-    const shutDown = (): void => {
-      this.#isStopping = true;
-      this.#update();
-      postmaster.signal('SIGINT');
-    };
+    const shutDown = (): void => this.shutDown();
     this.#options.onChange();
     if (stop.aborted) shutDown();
     stop.addEventListener('abort', shutDown, { once: true });
@@ -152,6 +167,12 @@ export class ServerLife {
     this.#state = state;
     this.#wasReady ||= state === 'ready';
     this.#options.onChange();
+  }
+
+  #tellOfPause(): void {
+    if (this.#isPaused || !this.#reader.lacksLimits) return;
+    this.#isPaused = true;
+    this.#options.onPause();
   }
 }
 

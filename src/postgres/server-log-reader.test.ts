@@ -60,6 +60,15 @@ test('a server that starts its processes anew is not ready until it says so agai
   assert.equal(reader.lastWords(POSTMASTER), undefined);
 });
 
+test('replay that waits for higher limits is told by its warning, of no session', () => {
+  const words = 'hot standby is not possible because of insufficient parameter settings';
+  assert.equal(readerOf(line(101, `WARNING:  ${words}`)).lacksLimits, true);
+  assert.equal(readerOf(line(101, `WARNING:  22023: ${words}`)).lacksLimits, true);
+  assert.equal(readerOf(line(200, `[eve@postgres] WARNING:  ${words}`)).lacksLimits, false);
+  assert.equal(readerOf(line(101, 'WARNING:  something else')).lacksLimits, false);
+  assert.equal(readerOf(line(POSTMASTER, `WARNING:  ${words}`)).lastWords(POSTMASTER), undefined);
+});
+
 test('the last words are those of the postmaster', () => {
   const reader = readerOf(
     line(POSTMASTER, 'FATAL:  could not create lock file "postmaster.pid": Permission denied'),

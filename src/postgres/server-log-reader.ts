@@ -8,7 +8,7 @@
  */
 
 /** The lines as `log_line_prefix` in server-settings.ts makes them, without `[user@database]`. */
-const LINE = /^\S+ \S+ UTC \[([0-9]+)\] (LOG|FATAL|PANIC): {2}(?:[0-9A-Z]{5}: )?(.*)$/;
+const LINE = /^\S+ \S+ UTC \[([0-9]+)\] (LOG|WARNING|FATAL|PANIC): {2}(?:[0-9A-Z]{5}: )?(.*)$/;
 const ANY_PREFIX = /^\S+ \S+ UTC \[[0-9]+\] /;
 
 /** The end of a process because of which the postmaster gives up (LogChildExit()). */
@@ -17,9 +17,12 @@ const PROCESS_END =
 
 const FATAL_MAX = 16;
 
+const PAUSED = 'hot standby is not possible because of insufficient parameter settings';
+
 export class ServerLogReader {
   #replays = false;
   #isReinitializing = false;
+  #lacksLimits = false;
   #isSpeaking = false;
   /** Before the log is set up, what goes wrong is said without a prefix. */
   #firstWords: string | undefined;
@@ -38,6 +41,14 @@ export class ServerLogReader {
    */
   get isReinitializing(): boolean {
     return this.#isReinitializing;
+  }
+
+  /**
+   * Whether replay has been paused because a limit is lower than the primary's (from 14 on). A
+   * parallel worker may have said so too.
+   */
+  get lacksLimits(): boolean {
+    return this.#lacksLimits;
   }
 
   /** Takes note of `text`, one or more whole lines of the server that `postmaster` began. */
@@ -65,7 +76,8 @@ export class ServerLogReader {
     }
     this.#isSpeaking = true;
     const [, pid, level = '', message = ''] = match;
-    if (level !== 'LOG') this.#remember(Number(pid), `${level}:  ${message}`);
+    if (level === 'WARNING') this.#lacksLimits ||= message === PAUSED;
+    else if (level !== 'LOG') this.#remember(Number(pid), `${level}:  ${message}`);
     else if (message.startsWith('redo starts at ')) this.#replays = true;
     else if (Number(pid) === postmaster) this.#readPostmaster(message);
   }

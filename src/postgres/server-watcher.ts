@@ -75,7 +75,7 @@ export class ServerWatcher {
   }
 
   /** Notes the server's process ID, for another shell should this one be killed. */
-  watch(server: number | undefined): void {
+  watch(server: number): void {
     this.#server = server;
   }
 

@@ -115,15 +115,12 @@ test('a server starts with what its WAL asks for, if the primary was given more'
 
   // The primary has more than the node's files, which came with the base backup.
   node.expectLog(/hot standby is not possible because/);
-  node.expectLog(/the attached PostgreSQL server has ended with exit status 1$/);
+  if (testedMajor() === 13) node.expectLog(/the attached PostgreSQL server has ended with exit/);
   await primary.configure(LIMITS);
   await primary.restart();
 
-  // Up to 13 the server ends there, and is started anew; later ones wait for a restart.
-  await node.waitForLog(/hot standby is not possible because/);
-  const isPaused = testedMajor() > 13;
-  if (isPaused) await node.restart();
-  await waitForValue('the server', isPaused ? 'ready 0' : 'ready 1', async () => {
+  // Up to 13 the server ends there, later ones pause replay; all are started anew.
+  await waitForValue('the server', 'ready 1', async () => {
     const { server } = await node.status();
     return `${server?.state} ${server?.restarts}`;
   });

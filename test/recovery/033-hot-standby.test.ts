@@ -147,23 +147,49 @@ test('a tablespace that is shared with the primary outlives the node', async (t)
   assert.equal(await primary.sql('SELECT value FROM precious'), '1');
 });
 
-test('a limit that is raised on the primary is met by a restart of the node', async (t) => {
+test('limits that are raised on the primary are met by the node itself', async (t) => {
+  // From 14 on the server paused replay, ready all the while, until somebody restarted the node.
   const { primary, node } = await primaryAndNode(t);
-  await primary.configure({ max_connections: 60, max_locks_per_transaction: 100 });
   node.expectLog(/hot standby is not possible because/);
-  node.expectLog(/recovery aborted because of insufficient parameter settings/);
-  node.expectLog(/attached (?:PostgreSQL )?server/);
-  await primary.restart();
-  if (testedMajor() >= 14) {
-    await node.waitForSql('SELECT pg_get_wal_replay_pause_state()', 'paused');
+  // 13 shuts down instead.
+  if (testedMajor() === 13) node.expectLog(/the attached PostgreSQL server has ended with exit/);
+  for (const [restarts, connections, locks] of [
+    [1, '60', '100'],
+    [2, '70', '200'],
+  ] as const) {
+    await primary.configure({ max_connections: connections, max_locks_per_transaction: locks });
+    await primary.restart();
     await primary.sql('INSERT INTO number VALUES (-1)');
-    await node.waitForWal(await primary.currentLsn());
+    await waitFor('the server to be ready with the new limits', async () => {
+      const { server } = await node.status();
+      return server?.restarts === restarts && server.state === 'ready' && server.reason === null;
+    });
+    await node.waitForCatchup(primary);
+    assert.equal(await node.dump(), await primary.dump());
+    assert.equal(await node.sql('SHOW max_connections'), connections);
+    assert.equal(await node.sql('SHOW max_locks_per_transaction'), locks);
   }
+  if (testedMajor() === 13) return;
+  const log = await node.log.text();
+  assert.match(log, /restarting the attached PostgreSQL server with raised limits\n/);
+  assert.match(log, /WAL asks for max_connections = 60, max_locks_per_transaction = 100\.\n/);
+
+  // Where a start would not mend it, replay stays paused, and the status tells.
+  const file = join(node.directory, 'data/postgresql.auto.conf');
+  const good = await fs.readFile(file);
+  await fs.appendFile(file, 'max_connections = many\n');
+  await primary.configure({ max_connections: 80 });
+  await primary.restart();
+  await waitFor('the status to tell of the pause', async () => {
+    const { server } = await node.status();
+    return /^It has paused replay because/.test(server?.reason ?? '') && server?.state === 'ready';
+  });
+  assert.equal(await node.sql('SELECT pg_get_wal_replay_pause_state()'), 'paused');
+  assert.equal((await node.status()).server?.restarts, 2);
+  await fs.writeFile(file, good);
   await node.restart();
   await node.waitForCatchup(primary);
-  assert.equal(await node.dump(), await primary.dump());
-  assert.equal(await node.sql('SHOW max_connections'), '60');
-  assert.equal(await node.sql('SHOW max_locks_per_transaction'), '100');
+  assert.equal(await node.sql('SHOW max_connections'), '80');
 });
 
 test('libpq tells the node from the primary by their session attributes', async (t) => {
