@@ -46,6 +46,8 @@ export interface AttachedStatus {
 
 const RESTART_DELAY_MS_MAX = 10_000;
 
+const ASKED_BY_OTHERS = 'Somebody has asked it to shut down.';
+
 export class AttachedServer {
   /** Notified when `status` changes. */
   readonly changed = new Condition();
@@ -62,7 +64,9 @@ export class AttachedServer {
 
   get status(): AttachedStatus {
     const { state = 'down', pid } = this.#life ?? {};
-    return { state, pid, reason: this.#reason, restarts: this.#restarts };
+    const isOthers = state === 'stopping' && this.#life?.isStopping === false;
+    const reason = isOthers ? ASKED_BY_OTHERS : this.#reason;
+    return { state, pid, reason, restarts: this.#restarts };
   }
 
   /**

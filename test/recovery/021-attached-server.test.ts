@@ -16,6 +16,7 @@ import { PostgresCluster } from '../harness/postgres-cluster.ts';
 import { cleanEnvironment } from '../harness/postgres-place.ts';
 import { ServerLog } from '../harness/server-log.ts';
 import { ServerProcess } from '../harness/server-process.ts';
+import { SqlClient } from '../harness/sql-client.ts';
 import { TestDirectory } from '../harness/test-directory.ts';
 import { waitFor } from '../harness/wait.ts';
 
@@ -85,6 +86,18 @@ test('an attached server follows, comes back from crashes and stops with its nod
   // Somebody stops it: it is not what the node is for.
   process.kill(attached.status?.pid ?? 0, 'SIGINT');
   await attached.log.waitFor(/WARNING: {2}the attached PostgreSQL server has ended with exit/);
+  await attached.waitForState('ready');
+
+  // Somebody asks it to stop when its clients are gone: the status says whose doing that is.
+  const client = await SqlClient.single(attached.settings.sqlSocketDirectory, primary.port);
+  const mark2 = await attached.log.mark();
+  process.kill(attached.status?.pid ?? 0, 'SIGTERM');
+  const stopping = await attached.waitForState('stopping');
+  assert.equal(stopping.reason, 'Somebody has asked it to shut down.');
+  await client.close();
+  await attached.log.waitFor(/WARNING: {2}the attached PostgreSQL server has ended with exit/, {
+    since: mark2,
+  });
   await attached.waitForState('ready');
 
   // It stops with the process that runs it.
