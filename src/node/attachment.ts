@@ -109,16 +109,23 @@ export class Attachment implements AttachedDoor {
   }
 
   /** Listens for the server's WAL receiver. */
-  listen(accept: (socket: Duplex) => void): Promise<Listener> {
+  async listen(accept: (socket: Duplex) => void): Promise<Listener> {
     const { network, config } = this.#options;
     const address = { host: this.#sockets.walSockets, port: config.port };
-    // Its directory lets nobody else in.
-    return network.listen(address, { accept: (socket) => accept(socket), mode: 0o777 });
+    this.#sockets.ensureLink();
+    try {
+      // Its directory lets nobody else in.
+      return await network.listen(address, { accept: (socket) => accept(socket), mode: 0o777 });
+    } catch (error) {
+      await this.#sockets.removeLink();
+      throw error;
+    }
   }
 
   /** A connection to the server's socket, for a client's session. */
-  connect(signal: AbortSignal): Promise<Duplex> {
+  async connect(signal: AbortSignal): Promise<Duplex> {
     const { network, config } = this.#options;
+    this.#sockets.ensureLink();
     return network.connect({ host: this.#sockets.sqlSockets, port: config.port }, signal);
   }
 
@@ -150,12 +157,13 @@ export class Attachment implements AttachedDoor {
     try {
       await this.server.run(signal);
     } finally {
-      await this.#sockets.remove();
+      await this.#sockets.removeLink();
     }
   }
 
   #settings(): Record<string, string> {
     const { directory, config } = this.#options;
+    this.#sockets.ensureLink();
     return serverSettings({
       major: this.programs.major,
       dataDirectory: this.dataDirectory,

@@ -1,14 +1,16 @@
 /**
  * The directory of the sockets between a node and its attached server, which no one else can enter.
  *
+ *   private       ours, with the server's hba file, and as root nobody else's to change
  *   private/wal   the node listens here for the attached server's WAL receiver
  *   private/sql   the attached server's only socket
  *
- * A socket's path may be 107 bytes long at most, and libpq takes none with a comma: for a node that
- * lies so, a link in /tmp stands for the directory while the node runs. Its name follows from the
- * path, so that a server left from a crash is known by it.
+ * The two are PostgreSQL's user's, so nothing but sockets is made in them. Where a path would be
+ * too long for a socket, or has a comma, at which libpq splits, a link stands for the directory
+ * while the node runs. Its name follows from the path: a server left from a crash is known by it.
  */
 import { createHash } from 'node:crypto';
+import { lstatSync, readlinkSync, symlinkSync } from 'node:fs';
 import fs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { SQLSTATE, WalcadeError, systemErrorCode } from '../base/errors.ts';
@@ -24,7 +26,12 @@ export interface PrivateDirectory {
   readonly hbaFile: string;
   /** An empty map, since the server's own may be in /etc of another machine. */
   readonly identFile: string;
-  remove(): Promise<void>;
+  /**
+   * Makes the link to it, if it needs one and has none: also one that a cleaner of /tmp has taken.
+   * To be called before a socket is used. Throws 42501 if what has its name is not ours.
+   */
+  ensureLink(): void;
+  removeLink(): Promise<void>;
 }
 
 const TRUST = `local all all trust
@@ -38,29 +45,27 @@ export async function openPrivateDirectory(
   { user }: { user: ServerUser | undefined },
 ): Promise<PrivateDirectory> {
   const path = resolve(nodeDirectory, PRIVATE_DIRECTORY);
-  for (const folder of [path, join(path, 'wal'), join(path, 'sql')]) {
-    await fs.mkdir(folder, { recursive: true });
-    await fs.chmod(folder, 0o700);
-    if (user !== undefined) await fs.chown(folder, user.uid, user.gid);
+  const us = user === undefined ? undefined : { uid: 0, gid: 0 };
+  await makeDirectory(path, { owner: us, mode: user === undefined ? 0o700 : 0o711 });
+  // From here on nobody else can put anything in the place of what is in it.
+  for (const name of ['wal', 'sql']) {
+    await makeDirectory(join(path, name), { owner: user, mode: 0o700 });
   }
-  const hbaFile = join(path, 'pg_hba.conf');
-  const identFile = join(path, 'pg_ident.conf');
-  for (const [file, text] of [
-    [hbaFile, TRUST],
-    [identFile, ''],
-  ] as const) {
-    await fs.writeFile(file, text, { mode: 0o600 });
-    if (user !== undefined) await fs.chown(file, user.uid, user.gid);
-  }
+  const mode = user === undefined ? 0o600 : 0o644;
+  const hbaFile = await makeFile(join(path, 'pg_hba.conf'), TRUST, mode);
+  const identFile = await makeFile(join(path, 'pg_ident.conf'), '', mode);
   const fits = socketBytes(path) <= UNIX_SOCKET_PATH_BYTES_MAX && !path.includes(',');
-  const link = fits ? undefined : await linkTo(path);
+  const link = fits ? undefined : await linkFor(path);
   const sockets = link ?? path;
   return {
     walSockets: join(sockets, 'wal'),
     sqlSockets: join(sockets, 'sql'),
     hbaFile,
     identFile,
-    remove: async () => {
+    ensureLink: () => {
+      if (link !== undefined) ensureLink(link, path);
+    },
+    removeLink: async () => {
       if (link !== undefined) await fs.rm(link, { force: true });
     },
   };
@@ -70,19 +75,62 @@ function socketBytes(path: string): number {
   return Buffer.byteLength(unixSocketPath(join(path, 'sql'), LONGEST_PORT));
 }
 
-/** A link in /tmp to `path`; throws 42501 if what is there under its name is not ours. */
-async function linkTo(path: string): Promise<string> {
-  const name = createHash('sha256').update(path).digest('hex').slice(0, 16);
-  const link = `/tmp/walcade-${name}`;
+/**
+ * Makes the directory, or takes one that is there, whoever had it, since nobody but `owner` is to
+ * be in it. Without `owner` it stays ours.
+ */
+async function makeDirectory(
+  path: string,
+  { owner, mode }: { owner: ServerUser | undefined; mode: number },
+): Promise<void> {
   try {
-    await fs.symlink(path, link);
-    return link;
+    await fs.mkdir(path, { mode: 0o700 });
+  } catch (error) {
+    if (systemErrorCode(error) !== 'EEXIST') throw error;
+    if (!(await fs.lstat(path)).isDirectory()) {
+      throw new WalcadeError(SQLSTATE.INSUFFICIENT_PRIVILEGE, `cannot trust "${path}"`, {
+        detail: 'It is not a directory.',
+        hint: 'Remove it, and it is made anew.',
+      });
+    }
+  }
+  if (owner !== undefined) await fs.lchown(path, owner.uid, owner.gid);
+  await fs.chmod(path, mode);
+}
+
+/** Makes the file anew, whatever was there before; gives its path. */
+async function makeFile(path: string, text: string, mode: number): Promise<string> {
+  await fs.rm(path, { force: true });
+  const file = await fs.open(path, 'wx', mode);
+  try {
+    await file.chmod(mode);
+    await file.writeFile(text);
+  } finally {
+    await file.close();
+  }
+  return path;
+}
+
+/** The link that stands for `path`: where only root writes and no cleaner goes, if that is us. */
+async function linkFor(path: string): Promise<string> {
+  const directory = await fs.access('/run', fs.constants.W_OK).then(
+    () => '/run',
+    () => '/tmp',
+  );
+  const name = createHash('sha256').update(path).digest('hex').slice(0, 16);
+  return `${directory}/walcade-${name}`;
+}
+
+function ensureLink(link: string, path: string): void {
+  try {
+    symlinkSync(path, link);
+    return;
   } catch (error) {
     if (systemErrorCode(error) !== 'EEXIST') throw error;
   }
-  const { uid } = await fs.lstat(link);
-  const target = await fs.readlink(link).catch(() => undefined);
-  if (uid === process.getuid?.() && target === path) return link;
+  const entry = lstatSync(link);
+  const isOurs = entry.isSymbolicLink() && entry.uid === process.geteuid?.();
+  if (isOurs && readlinkSync(link) === path) return;
   throw new WalcadeError(SQLSTATE.INSUFFICIENT_PRIVILEGE, `cannot trust "${link}"`, {
     detail: 'It belongs to another user, or does not lead to this node.',
     hint: 'Remove it, or put the node into a directory with a shorter path.',
