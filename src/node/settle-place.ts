@@ -14,6 +14,8 @@ import { type Disk, writeFileDurably } from '../base/disk.ts';
 import { systemErrorCode } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { CONF_FILE_NAME, loadConfig, setParameter } from '../config/conf-file.ts';
+import { removeServerSlots } from '../postgres/server-slots.ts';
+import { serverUser } from '../postgres/server-user.ts';
 import type { ControlFile, NodePlace } from '../store/control-file.ts';
 import { SLOT_DIRECTORY } from './node-directory.ts';
 import { checkFilesOfCopy, readPlace, relocationOf } from './node-place.ts';
@@ -52,7 +54,9 @@ async function settleCopy(
 ): Promise<void> {
   checkFilesOfCopy(from, to);
   const slots = await removeAll(join(directory, SLOT_DIRECTORY));
-  if (dataDirectory !== undefined) await removeAll(join(dataDirectory, SLOT_DIRECTORY));
+  if (dataDirectory !== undefined) {
+    await removeServerSlots(dataDirectory, await serverUser(dataDirectory));
+  }
   const nodeId = randomUUID();
   const facts = [`Its identity is ${nodeId} now.`];
   if (slots.length > 0) facts.push(`Replication slots that were removed: ${slots.join(', ')}.`);

@@ -1,0 +1,51 @@
+/** The replication slots of a data directory whose server does not run. */
+import { execFile } from 'node:child_process';
+import { lstat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { SQLSTATE, WalcadeError, systemErrorCode } from '../base/errors.ts';
+import { serverEnvironment } from './server-environment.ts';
+import type { ServerUser } from './server-user.ts';
+
+const run = promisify(execFile);
+
+/**
+ * Removes all slots of `dataDirectory`, an absolute path. It is done as `user`: what is there is
+ * his, and root would remove whatever he lets it lead to. Throws 55000 if their directory is a
+ * link, since it may lead to another server's, and 58030 if they cannot be removed.
+ */
+export async function removeServerSlots(
+  dataDirectory: string,
+  user: ServerUser | undefined,
+): Promise<void> {
+  const directory = join(dataDirectory, 'pg_replslot');
+  if (!(await isThere(directory))) return;
+  try {
+    await run('/bin/sh', ['-c', 'cd "$1" && rm -rf ./*', 'walcade-slots', directory], {
+      cwd: '/',
+      env: serverEnvironment(process.env, user),
+      ...user,
+    });
+  } catch (error) {
+    const { stderr = '' } = error as { stderr?: string };
+    throw new WalcadeError(SQLSTATE.IO_ERROR, `could not empty directory "${directory}"`, {
+      detail: stderr.trim() || undefined,
+      hint: 'All in a data directory must belong to who runs PostgreSQL, as "cp -a" leaves it.',
+      cause: error,
+    });
+  }
+}
+
+async function isThere(directory: string): Promise<boolean> {
+  try {
+    if ((await lstat(directory)).isDirectory()) return true;
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return false;
+    throw error;
+  }
+  throw new WalcadeError(
+    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
+    `"${directory}" is not a directory`,
+    { hint: "Make it a directory of its own, since a link may lead to another server's slots." },
+  );
+}
