@@ -25,6 +25,9 @@ import { WalcadeNode } from '../harness/walcade-node.ts';
 /** Of what nobody but its owner may see. */
 const OTHERS = 0o077;
 
+/** Of what nobody but its owner may change. */
+const WRITABLE_BY_OTHERS = 0o022;
+
 test('an ordinary user makes, starts, asks and stops a node, and all of it is his', async (t) => {
   const { tree, primary } = await startPrimary(t);
   const user = await postgresUser();
@@ -80,27 +83,36 @@ test('as root a node stays root, and PostgreSQL has what it needs and no more', 
   await primary.sql('INSERT INTO number VALUES (2)');
   await node.waitForCatchup(primary);
 
-  // The directory can be passed through; data and sockets are PostgreSQL's, and nobody else's.
+  // What can be passed through is root's; data and sockets are PostgreSQL's, and nobody else's.
   const modeOf = async (name: string) => (await lstat(join(node.directory, name))).mode & 0o777;
-  assert.equal(await modeOf('.'), 0o711);
-  for (const name of ['data', 'private', 'private/sql', 'private/wal']) {
+  for (const name of ['.', 'private']) assert.equal(await modeOf(name), 0o711, name);
+  for (const name of ['data', 'private/sql', 'private/wal']) {
     assert.equal(await modeOf(name), 0o700, name);
   }
 
-  // What is not PostgreSQL's is root's alone. WAL is PostgreSQL's, as restore_command reads it.
+  // What is not PostgreSQL's is root's alone, but that it reads WAL, as restore_command has to.
   for (const [name, file] of await inventory(node.directory)) {
-    const isServers = /^(data|private|pg_wal)(\/|$)/.test(name);
+    const isServers = /^(data|private\/(sql|wal))(\/|$)/.test(name);
     const isOurSocket = name.startsWith('private/wal/.s.');
     assert.equal(file.uid, isServers && !isOurSocket ? user.uid : 0, name);
-    if (!isServers && name !== '.') assert.equal(file.mode & OTHERS, 0, name);
+    if (isServers) continue;
+    assert.equal(file.mode & WRITABLE_BY_OTHERS, 0, name);
+    if (/^pg_wal(\/|$)/.test(name)) assert.equal(file.gid, user.gid, name);
+    else if (!/^(\.|private.*)$/.test(name)) assert.equal(file.mode & OTHERS, 0, name);
   }
   assert.equal((await lstat(`/proc/${node.pid}`)).uid, 0);
   const { pid } = (await node.status()).server ?? {};
   assert.equal((await lstat(`/proc/${pid}`)).uid, user.uid);
 
-  // After a crash its server finds the WAL that the node has.
+  // After a crash its server finds the WAL that the node has, also if that was root's alone, as a
+  // relay has it, or a copy.
   const mark = await node.log.mark();
   await node.kill9();
+  const wal = join(node.directory, 'pg_wal');
+  for (const name of ['.', ...(await readdir(wal))]) {
+    await chown(join(wal, name), 0, 0);
+    await chmod(join(wal, name), name === '.' ? 0o700 : 0o600);
+  }
   await node.start();
   await node.waitForLog(/restored log file "[0-9A-F]{24}" from archive/, { since: mark });
   await node.waitForCatchup(primary);
