@@ -56,6 +56,22 @@ test('a copy whose data directory was not copied is refused', async (t) => {
   checkFilesOfCopy(original, own);
 });
 
+test('tablespaces that are missing here and there are not one and the same', async (t) => {
+  // A copy with two links that led nowhere was refused for sharing their directories.
+  const root = await directory(t);
+  const look = async (name: string) => {
+    const tablespaces = join(root, name, 'data', 'pg_tblspc');
+    await mkdir(tablespaces, { recursive: true });
+    for (const oid of ['16400', '16401']) await symlink('/nowhere', join(tablespaces, oid));
+    return readPlace(join(root, name), { name, dataDirectory: join(root, name, 'data') });
+  };
+  const original = await look('a');
+  assert.deepEqual(original.tablespaces, {});
+  checkFilesOfCopy(original, await look('b'));
+  // As a control file may still have it.
+  checkFilesOfCopy({ ...original, tablespaces: { 16400: 'missing' } }, await look('c'));
+});
+
 async function directory(t: TestContext): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'walcade-place-'));
   t.after(() => rm(path, { recursive: true, force: true }));

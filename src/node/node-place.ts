@@ -6,6 +6,7 @@
  * directory that is elsewhere under the same name was moved, one that stayed may be renamed; both
  * go on as they were. Elsewhere *and* under another name, it is a copy.
  */
+import type { BigIntStats } from 'node:fs';
 import fs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { SQLSTATE, WalcadeError, systemErrorCode } from '../base/errors.ts';
@@ -22,18 +23,23 @@ export function relocationOf(recorded: NodePlace | undefined, now: NodePlace): R
   return hasOtherName ? 'renamed' : 'none';
 }
 
-/** Where the node is now; `dataDirectory` is that of its attached server, if it has one. */
+/**
+ * Where the node is now; `dataDirectory` is that of its attached server, if it has one. What is
+ * missing has no identity.
+ */
 export async function readPlace(
   directory: string,
   { name, dataDirectory }: { name: string; dataDirectory: string | undefined },
 ): Promise<NodePlace> {
-  const place = { name, directory: await identityOf(directory) };
-  if (dataDirectory === undefined) return { ...place, tablespaces: {} };
   const tablespaces: Record<string, string> = {};
+  const place = { name, directory: identityOf(await statOf(directory)), tablespaces };
+  if (dataDirectory === undefined) return place;
   for (const { oid, location } of await tablespacesOf(dataDirectory)) {
-    tablespaces[oid] = await identityOf(location);
+    const tablespace = await ifThere(statOf(location));
+    if (tablespace !== undefined) tablespaces[oid] = identityOf(tablespace);
   }
-  return { ...place, dataDirectory: await identityOf(dataDirectory), tablespaces };
+  const data = await ifThere(statOf(dataDirectory));
+  return data === undefined ? place : { ...place, dataDirectory: identityOf(data) };
 }
 
 /** The tablespaces of a data directory that lie outside of it, by the links in pg_tblspc. */
@@ -80,9 +86,12 @@ export function checkFilesOfCopy(recorded: NodePlace, now: NodePlace): void {
 }
 
 /** Inode and time of birth: the device's number may change from one boot to the next. */
-async function identityOf(path: string): Promise<string> {
-  const stat = await ifThere(fs.stat(path, { bigint: true }));
-  return stat === undefined ? 'missing' : `${stat.ino}:${stat.birthtimeNs}`;
+function identityOf({ ino, birthtimeNs }: BigIntStats): string {
+  return `${ino}:${birthtimeNs}`;
+}
+
+function statOf(path: string): Promise<BigIntStats> {
+  return fs.stat(path, { bigint: true });
 }
 
 async function ifThere<T>(result: Promise<T>): Promise<T | undefined> {
