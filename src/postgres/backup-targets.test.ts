@@ -15,6 +15,9 @@ import {
 
 const GB = 1024 ** 3;
 
+const USER = { uid: 65_534, gid: 65_533 };
+const OURS = [0, 0o700];
+
 const CONTENTS = {
   tablespaces: [
     { oid: '16385', location: '/srv/fast', bytes: 1000 },
@@ -55,7 +58,7 @@ test('directories are made, or taken if they are empty, for nobody else to enter
   await fs.mkdir(join(root, 'ts'), { mode: 0o755 });
   const directories = await BackupDirectories.check(targetsIn(root, ['ts'], 'data'));
   assert.deepEqual(await fs.readdir(root), ['ts'], 'checking makes nothing');
-  assert.deepEqual(await directories.make(undefined), [join(root, 'ts'), root, join(root, 'data')]);
+  assert.deepEqual(await directories.make(), [join(root, 'ts'), root, join(root, 'data')]);
   for (const name of ['ts', 'data']) {
     assert.equal((await fs.stat(join(root, name))).mode & 0o7777, 0o700);
     await fs.mkdir(join(root, name, 'base'));
@@ -69,6 +72,52 @@ test('directories are made, or taken if they are empty, for nobody else to enter
   await directories.remove();
   assert.deepEqual(await fs.readdir(root), ['ts']);
   assert.deepEqual(await fs.readdir(join(root, 'ts')), []);
+});
+
+// Root wrote into directories that the server's user owned already, who could put links there.
+test('directories are ours until they are given away, and nothing else is given', async (t) => {
+  if (process.geteuid?.() !== 0) return t.diagnostic('not tested: this is not root');
+  const root = await makeRoot(t);
+  const [ts, data] = [join(root, 'ts'), join(root, 'data')];
+  const stateOf = async (path: string) => {
+    const { uid, mode } = await fs.lstat(path);
+    return [uid, mode & 0o7777];
+  };
+  await fs.mkdir(ts);
+  await fs.chown(ts, USER.uid, USER.gid);
+  const make = async (): Promise<BackupDirectories> => {
+    const directories = await BackupDirectories.check(targetsIn(root, ['ts'], 'data'));
+    await directories.make();
+    assert.deepEqual([await stateOf(ts), await stateOf(data)], [OURS, OURS]);
+    return directories;
+  };
+
+  // One that comes to nothing leaves what was there as it was.
+  const first = await make();
+  await first.remove();
+  assert.deepEqual(await stateOf(ts), [USER.uid, 0o700]);
+
+  // In place of a directory somebody has put a link, or another one.
+  const second = await make();
+  const secret = join(root, 'secret');
+  await fs.mkdir(secret, { mode: 0o700 });
+  await fs.rename(ts, join(root, 'aside'));
+  await fs.symlink(secret, ts);
+  await assert.rejects(second.giveTo(USER), { message: /^could not change the owner of dir/ });
+  await fs.rm(ts);
+  await fs.rename(secret, ts);
+  await assert.rejects(second.giveTo(USER), {
+    sqlstate: '55000',
+    message: `directory "${ts}" was replaced while a base backup was written to it`,
+  });
+  assert.deepEqual(await stateOf(ts), OURS);
+  await second.remove();
+
+  const third = await make();
+  await third.giveTo(USER);
+  for (const path of [ts, data]) {
+    assert.deepEqual(await stateOf(path), [USER.uid, 0o700]);
+  }
 });
 
 test('a directory that is in use, is none, or has no parent is refused', async (t) => {

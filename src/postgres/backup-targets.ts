@@ -1,8 +1,22 @@
 /**
  * Where a base backup goes: the data directory and the tablespaces, mapped, checked before
  * anything is written, and made. What was made is removed again when the backup comes to nothing.
+ *
+ * As long as root writes into them nobody else enters: who owns a directory could put a link there
+ * in place of what is about to be written. In the end they are given away, with what is in them.
  */
-import { mkdir, chmod, chown, readdir, realpath, rm, stat, statfs } from 'node:fs/promises';
+import {
+  type FileHandle,
+  constants,
+  lchown,
+  mkdir,
+  open,
+  readdir,
+  realpath,
+  rm,
+  stat,
+  statfs,
+} from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { SQLSTATE, WalcadeError, systemErrorCode } from '../base/errors.ts';
 import { accessing } from '../base/file-access-error.ts';
@@ -59,10 +73,17 @@ interface Place {
   existed: boolean;
 }
 
+/** One that is ours now, and whose it was before. */
+interface BegunPlace extends Place {
+  before: { uid: number; gid: number; ino: number };
+}
+
+const OWN = process.geteuid?.() ?? 0;
+
 /** The directories of a backup; they live on, unless `remove` is called. */
 export class BackupDirectories {
   readonly #places: readonly Place[];
-  readonly #begun: Place[] = [];
+  readonly #begun: BegunPlace[] = [];
 
   private constructor(places: readonly Place[]) {
     this.#places = places;
@@ -84,10 +105,10 @@ export class BackupDirectories {
   }
 
   /**
-   * Makes them, for `user` alone to enter, or for us. Gives the directories whose names have
-   * changed, which are to be synced.
+   * Makes them, for us alone to enter. Gives the directories whose names have changed, which are to
+   * be synced.
    */
-  async make(user: ServerUser | undefined): Promise<string[]> {
+  async make(): Promise<string[]> {
     const changed: string[] = [];
     for (const place of this.#places) {
       const { directory } = place.target;
@@ -95,20 +116,40 @@ export class BackupDirectories {
         await accessing('create directory', directory, () => mkdir(directory, { mode: 0o700 }));
         changed.push(place.nearest);
       }
-      this.#begun.push(place);
-      await accessing('set permissions of directory', directory, async () => {
-        await chmod(directory, 0o700);
-        if (user !== undefined) await chown(directory, user.uid, user.gid);
-      });
+      await accessing('set permissions of directory', directory, () =>
+        withDirectory(place, async (file) => {
+          const before = await file.stat();
+          this.#begun.push({ ...place, before });
+          if (before.uid !== OWN) await file.chown(OWN, before.gid);
+          await file.chmod(0o700);
+        }),
+      );
       changed.push(directory);
     }
     return changed;
   }
 
+  /** Gives them to `user`, durably. */
+  async giveTo({ uid, gid }: ServerUser): Promise<void> {
+    for (const place of this.#begun) {
+      const { directory } = place.target;
+      await accessing('change the owner of directory', directory, () =>
+        withDirectory(place, async (file) => {
+          // One that is elsewhere now, and another in its place, is not ours to give.
+          const { ino } = await file.stat();
+          if (ino !== place.before.ino) throw replaced(directory);
+          await file.chown(uid, gid);
+          await file.sync();
+        }),
+      );
+    }
+  }
+
   /** Removes what was made, and what was put into it since. */
   async remove(): Promise<void> {
-    for (const { target, existed } of this.#begun) {
+    for (const { target, realPath, existed, before } of this.#begun) {
       await removeFilled(target.directory, existed);
+      if (existed && before.uid !== OWN) await lchown(realPath, before.uid, before.gid);
     }
   }
 
@@ -143,6 +184,27 @@ async function removeFilled(directory: string, existed: boolean): Promise<void> 
       await rm(join(directory, name), { recursive: true, force: true });
     }
   });
+}
+
+/** Does `action` with the directory itself, whatever its name leads to meanwhile. */
+async function withDirectory(
+  { realPath }: Place,
+  action: (file: FileHandle) => Promise<void>,
+): Promise<void> {
+  const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW } = constants;
+  const file = await open(realPath, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  try {
+    await action(file);
+  } finally {
+    await file.close();
+  }
+}
+
+function replaced(directory: string): WalcadeError {
+  return new WalcadeError(
+    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
+    `directory "${directory}" was replaced while a base backup was written to it`,
+  );
 }
 
 async function findPlace(target: BackupTarget): Promise<Place> {

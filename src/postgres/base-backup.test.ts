@@ -78,6 +78,28 @@ for (const serverVersionNum of [140_000, 180_000]) {
   });
 }
 
+// Its files were written, as root, into directories that the server's user could change already.
+test('a backup for another user is his when all of it is there, and not before', async (t) => {
+  if (process.geteuid?.() !== 0) return t.diagnostic('not tested: this is not root');
+  const { upstream, begin, root } = await connect(t);
+  const user = { uid: 65_534, gid: 65_533 };
+  const taking = begin({ user });
+  const told = answer(180_000);
+  const end = told.splice(-3);
+  await upstream.say(...told);
+  const manifestFile = join(root, 'data/backup_manifest');
+  while ((await fs.stat(manifestFile).catch(() => undefined)) === undefined) await settle();
+  for (const name of ['data', 'ts']) {
+    const { uid, mode } = await fs.stat(join(root, name));
+    assert.deepEqual([uid, mode & 0o777], [0, 0o700], name);
+  }
+  await upstream.say(...end);
+  await taking;
+  const names = await fs.readdir(root, { recursive: true });
+  assert.ok(names.includes('data/base/1259'), names.join());
+  for (const name of names) assert.equal((await fs.lstat(join(root, name))).uid, user.uid, name);
+});
+
 test('a backup that is cut off leaves nothing, and says how far it had come', async (t) => {
   const whole = Buffer.concat(answer(180_000));
   for (let length = 0; length < whole.length; length += 9973) {

@@ -134,13 +134,14 @@ class Taking {
     const report = this.#options.onProgress ?? (() => {});
     const progress = new BackupProgress(totalBytes, clock, report);
     this.#progress = progress;
-    for (const path of await directories.make(user)) this.#files.syncLater(path);
+    for (const path of await directories.make()) this.#files.syncLater(path);
     await this.#receive({ targets, form, systemIdentifier });
     const results = await this.#client.results();
     const end = parseBackupPosition(results[0]?.rows ?? []);
     await this.#files.finish();
     // Once all has come, nobody would notice that the connection is closed.
     this.#options.signal.throwIfAborted();
+    if (user !== undefined) await directories.giveTo(user);
     progress.finish();
     return {
       start: start.lsn,

@@ -5,6 +5,7 @@
  * It lives until `finish`, or until `abandon` if all was in vain. Files are synced in batches, one
  * while the next is written: the first fsync of a batch makes the file system commit the names of
  * all, the others find little left to do. A file stays open until then, so that no error is lost.
+ * They are made in directories that only we can enter, which are given away when all is done.
  */
 import { type FileHandle, lchown, mkdir, open, symlink } from 'node:fs/promises';
 import { systemErrorCode } from '../base/errors.ts';
