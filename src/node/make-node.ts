@@ -118,7 +118,7 @@ export async function makeNode<B extends Built>(
     signal.throwIfAborted();
     const { start, server } = built;
     const config = configTemplate({ ...settings, ...server?.settings });
-    await writeNode(doors.disk, { directory, name, config, upstream, start, server });
+    await writeNode(doors.disk, { directory, name, config, upstream, start, slot, server });
     await client.close();
     return { name, slot, upstream, built };
   } catch (error) {

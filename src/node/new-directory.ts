@@ -27,12 +27,14 @@ export interface NewNode {
   upstream: UpstreamFacts;
   /** Where the store begins. */
   start: Lsn;
+  /** On the upstream. */
+  slot: string | undefined;
   server: { dataDirectory: string; user: ServerUser | undefined } | undefined;
 }
 
 /** Writes a node's files. The control file comes last: a directory with one is a node. */
 export async function writeNode(disk: Disk, node: NewNode): Promise<void> {
-  const { directory, name, config, upstream, start, server } = node;
+  const { directory, name, config, upstream, start, slot = '', server } = node;
   await disk.makeDirectory(join(directory, WAL_DIRECTORY));
   if (server?.user !== undefined) await openToServer(directory, server.user);
   await disk.makeDirectory(join(directory, SLOT_DIRECTORY));
@@ -48,7 +50,11 @@ export async function writeNode(disk: Disk, node: NewNode): Promise<void> {
     walk: { from: start, startsAt: 'segment' },
     flushed: start,
     cleanShutdown: true,
-    place: await readPlace(directory, { name, dataDirectory: server?.dataDirectory }),
+    place: await readPlace(directory, {
+      name,
+      primarySlotName: slot,
+      dataDirectory: server?.dataDirectory,
+    }),
   });
 }
 

@@ -11,6 +11,7 @@ import fs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { SQLSTATE, WalcadeError, systemErrorCode } from '../base/errors.ts';
 import type { NodePlace } from '../store/control-file.ts';
+import { slotNameOf } from './slot-name.ts';
 
 export type Relocation = 'none' | 'moved' | 'renamed' | 'copied';
 
@@ -24,15 +25,30 @@ export function relocationOf(recorded: NodePlace | undefined, now: NodePlace): R
 }
 
 /**
+ * The slot on the upstream that the copy `now` is to have instead of the original's, over which
+ * the two would fight; undefined if it has none, or one that was chosen for it.
+ */
+export function slotOfCopy(recorded: NodePlace, now: NodePlace): string | undefined {
+  const { primarySlotName: slot = '' } = now;
+  const { primarySlotName: original = slotNameOf(recorded.name) } = recorded;
+  return slot !== '' && slot === original ? slotNameOf(now.name) : undefined;
+}
+
+/**
  * Where the node is now; `dataDirectory` is that of its attached server, if it has one. What is
  * missing has no identity.
  */
 export async function readPlace(
   directory: string,
-  { name, dataDirectory }: { name: string; dataDirectory: string | undefined },
+  {
+    name,
+    primarySlotName,
+    dataDirectory,
+  }: { name: string; primarySlotName: string; dataDirectory: string | undefined },
 ): Promise<NodePlace> {
   const tablespaces: Record<string, string> = {};
-  const place = { name, directory: identityOf(await statOf(directory)), tablespaces };
+  const identity = identityOf(await statOf(directory));
+  const place = { name, primarySlotName, directory: identity, tablespaces };
   if (dataDirectory === undefined) return place;
   for (const { oid, location } of await tablespacesOf(dataDirectory)) {
     const tablespace = await ifThere(statOf(location));

@@ -32,7 +32,7 @@ import { type Listeners, openListeners } from './listeners.ts';
 import { LiveConfig } from './live-config.ts';
 import { CONTROL_SOCKET, SLOT_DIRECTORY, checkNodeDirectory, lockNode } from './node-directory.ts';
 import { keepRetention, saveSlots } from './retention-keeper.ts';
-import { settlePlace } from './settle-place.ts';
+import { noteSlot, settlePlace } from './settle-place.ts';
 import { shownSettings } from './shown-settings.ts';
 import { UpstreamConnections } from './upstream-connections.ts';
 
@@ -332,6 +332,7 @@ class Node {
       const followed = UPSTREAM_PARAMETERS.find((key) => changed.includes(key));
       if (followed !== undefined) {
         this.#receiver.restart(`parameter "${PARAMETERS[followed].name}" has changed`);
+        await noteSlot(this.#control, this.#config.primarySlotName);
       }
       return { error: null, needRestart };
     } catch (error) {

@@ -55,7 +55,7 @@ async function ownSlot(
 ): Promise<string | undefined> {
   const { place: recorded } = await readControlData(disk, directory);
   const data = dataDirectory ? resolve(directory, dataDirectory) : undefined;
-  const now = await readPlace(directory, { name, dataDirectory: data });
+  const now = await readPlace(directory, { name, primarySlotName, dataDirectory: data });
   if (relocationOf(recorded, now) === 'copied') return undefined;
   return primarySlotName || undefined;
 }

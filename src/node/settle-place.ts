@@ -1,7 +1,7 @@
 /**
  * What a start does first: finds out whether the node still is where it was, and makes a copy a
  * node of its own, with another identity, none of the original's slots, and a slot on the upstream
- * that is named after itself.
+ * that is named after itself, unless another than the original's was chosen for it.
  *
  * The control file is written last. A start that ends before that finds the copy again and does
  * what is left to do.
@@ -18,8 +18,7 @@ import { removeServerSlots } from '../postgres/server-slots.ts';
 import { serverUser } from '../postgres/server-user.ts';
 import type { ControlFile, NodePlace } from '../store/control-file.ts';
 import { SLOT_DIRECTORY } from './node-directory.ts';
-import { checkFilesOfCopy, readPlace, relocationOf } from './node-place.ts';
-import { slotNameOf } from './slot-name.ts';
+import { checkFilesOfCopy, readPlace, relocationOf, slotOfCopy } from './node-place.ts';
 
 export interface SettleOptions {
   disk: Disk;
@@ -33,14 +32,19 @@ export async function settlePlace(options: SettleOptions): Promise<void> {
   const { directory, control } = options;
   const config = await loadConfig(directory);
   const dataDirectory = config.dataDirectory ? resolve(directory, config.dataDirectory) : undefined;
-  const place = await readPlace(directory, { name: config.clusterName, dataDirectory });
+  const { clusterName: name, primarySlotName } = config;
+  const place = await readPlace(directory, { name, primarySlotName, dataDirectory });
   const from = control.data.place;
   if (from !== undefined && relocationOf(from, place) === 'copied') {
-    const slotName = config.primarySlotName;
-    await settleCopy(options, { from, to: place, slotName, dataDirectory });
+    await settleCopy(options, { from, to: place, dataDirectory });
   } else if (!isDeepStrictEqual(from, place)) {
     await control.update({ place });
   }
+}
+
+/** Notes the slot that a reload has brought: a copy that is made later is told by it. */
+export async function noteSlot(control: ControlFile, primarySlotName: string): Promise<void> {
+  await control.update(({ place }) => (place ? { place: { ...place, primarySlotName } } : {}));
 }
 
 async function settleCopy(
@@ -48,9 +52,8 @@ async function settleCopy(
   {
     from,
     to,
-    slotName,
     dataDirectory,
-  }: { from: NodePlace; to: NodePlace; slotName: string; dataDirectory: string | undefined },
+  }: { from: NodePlace; to: NodePlace; dataDirectory: string | undefined },
 ): Promise<void> {
   checkFilesOfCopy(from, to);
   const slots = await removeAll(join(directory, SLOT_DIRECTORY));
@@ -60,13 +63,13 @@ async function settleCopy(
   const nodeId = randomUUID();
   const facts = [`Its identity is ${nodeId} now.`];
   if (slots.length > 0) facts.push(`Replication slots that were removed: ${slots.join(', ')}.`);
-  // A slot that is named after the original would be fought over with it.
-  if (slotName !== '' && slotName === slotNameOf(from.name)) {
-    const own = slotNameOf(to.name);
-    await setSlotName(disk, directory, own);
-    facts.push(`Its slot on the upstream is "${own}" now, in ${CONF_FILE_NAME} too.`);
+  const slot = slotOfCopy(from, to);
+  if (slot !== undefined) {
+    await setSlotName(disk, directory, slot);
+    facts.push(`Its slot on the upstream is "${slot}" now, in ${CONF_FILE_NAME} too.`);
   }
-  await control.update({ nodeId, place: to });
+  const primarySlotName = slot ?? to.primarySlotName;
+  await control.update({ nodeId, place: { ...to, primarySlotName } });
   log.log(`this node is a copy of node "${from.name}"`, facts.join(' '));
 }
 

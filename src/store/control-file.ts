@@ -46,6 +46,7 @@ const controlSchema = v.object({
   place: v.optional(
     v.object({
       name: v.string(),
+      primarySlotName: v.optional(v.string()),
       directory: v.string(),
       dataDirectory: v.optional(v.string()),
       tablespaces: v.record(v.string(), v.string()),
@@ -70,6 +71,8 @@ export interface ControlData {
 export interface NodePlace {
   /** cluster_name. */
   name: string;
+  /** Empty without a slot; absent where an earlier version noted the place. */
+  primarySlotName?: string | undefined;
   /** The file system's identity of the node's directory. */
   directory: string;
   /** The same of the attached server's data directory, if it has one. */

@@ -123,6 +123,33 @@ test('a copied node becomes one of its own, and leaves the original what it has'
   assert.doesNotMatch(await copy.log.since(mark), /is a copy/);
 });
 
+test('a copy of a node whose slot has a name of its own gets another one', async (t) => {
+  // The two shared it: the copy advanced it, and what the original still needed went.
+  const { tree, master, slave } = await masterAndSlave(t, { args: ['--slot', 'first'] });
+  await slave.stop();
+  const copy = await copyOf(tree, slave, 'slave2');
+  await copy.start();
+  const slots = 'SELECT slot_name, active FROM pg_replication_slots ORDER BY 1';
+  await master.waitForSql(slots, 'first|f\nslave2|t');
+  await slave.start();
+
+  // So does one that is made after a reload gave the original another slot.
+  await edit(slave, { primary_slot_name: 'second' });
+  slave.reload();
+  await master.waitForSql(slots, 'first|f\nsecond|t\nslave2|t');
+  await slave.stop();
+  const other = await copyOf(tree, slave, 'slave3');
+  await other.start();
+  await master.waitForSql(slots, 'first|f\nsecond|f\nslave2|t\nslave3|t');
+
+  // One that a person chose for a copy stays.
+  await slave.start();
+  await slave.stop();
+  const chosen = await copyOf(tree, slave, 'slave4', { primary_slot_name: 'third' });
+  await chosen.start();
+  await master.waitForSql(slots, 'first|f\nsecond|f\nslave2|t\nslave3|t\nthird|t');
+});
+
 test('a directory that goes elsewhere under the same name stays the same node', async (t) => {
   const { tree, master, slave } = await masterAndSlave(t);
   const client = await WalClient.connect(tree, slave.conninfo);
@@ -143,7 +170,7 @@ test('a directory that goes elsewhere under the same name stays the same node', 
 const SENDER = 'slave|streaming';
 
 /** A running plain PostgreSQL, and a running node with an attached server below it. */
-async function masterAndSlave(t: TestContext) {
+async function masterAndSlave(t: TestContext, { args = [] }: { args?: string[] } = {}) {
   const tree = await TestDirectory.create(t);
   const master = await PostgresCluster.init(tree, { name: 'master' });
   await master.start();
@@ -151,6 +178,7 @@ async function masterAndSlave(t: TestContext) {
     name: 'slave',
     upstream: master.conninfo,
     withPostgres: true,
+    args,
   });
   await slave.start();
   return { tree, master, slave };
