@@ -2,27 +2,25 @@
  * What all ways of making a node have in common: look at the upstream, make the slot there, have
  * the rest built, write the node's directory.
  *
- * Either all of it is done or nothing is left: not the directory, not the slot.
+ * Either all of it is done or nothing is left: not the directory, not the slot. What cannot be taken
+ * back is told by a WARNING. It ends at once when its signal aborts, but for the time in which an
+ * upstream may answer that the slot is dropped.
  */
 import { basename, resolve } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import type { Disk } from '../base/disk.ts';
-import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
+import { WalcadeError, asWalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { configTemplate } from '../config/config-template.ts';
 import { checkSupported, parseConninfo } from '../config/conninfo.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import type { Network } from '../protocol/network.ts';
-import { checkSlotName, formatDropSlot } from '../protocol/replication-command.ts';
-import { createUpstreamSlot } from '../receiver/upstream-slot.ts';
+import { checkSlotName } from '../protocol/replication-command.ts';
 import type { Lsn } from '../wal/lsn.ts';
-import {
-  type NewNode,
-  emptyDirectory,
-  makeEmptyDirectory,
-  socketDirectories,
-  writeNode,
-} from './new-directory.ts';
+import { ClaimedDirectory } from './claimed-directory.ts';
+import { MakingConnections } from './making-connections.ts';
+import { makeSlot } from './making-slot.ts';
+import { type NewNode, socketDirectories, writeNode } from './new-directory.ts';
 import { slotNameOf } from './slot-name.ts';
 import { connectUpstream } from './upstream-connector.ts';
 import { type UpstreamFacts, lookAtUpstream } from './upstream-facts.ts';
@@ -51,10 +49,10 @@ export interface Making {
   upstream: UpstreamFacts;
   slot: string | undefined;
   client: ReplicationClient;
-  /** A further connection to the upstream. */
+  /** A further connection to the upstream; all are closed in the end. */
   connect: () => Promise<ReplicationClient>;
   /** Registers what takes back a part of the work if the rest of it does not succeed. */
-  onFailure: (undo: () => Promise<unknown>) => void;
+  onFailure: (undo: () => Promise<void>) => void;
   signal: AbortSignal;
 }
 
@@ -83,7 +81,10 @@ export interface MakeOptions<B extends Built> {
   leaves: readonly string[];
 }
 
-/** Makes a node; throws what is wrong with the choice or the upstream, with nothing left of it. */
+/**
+ * Makes a node; throws what is wrong with the choice or the upstream, or the signal's reason, with
+ * nothing left of it.
+ */
 export async function makeNode<B extends Built>(
   doors: MakingDoors,
   choice: NodeChoice,
@@ -97,33 +98,34 @@ export async function makeNode<B extends Built>(
   checkUpstream(choice.upstream);
   const settings = await settingsOf(choice, { name, slot });
   configTemplate(settings);
-  const isMade = await makeEmptyDirectory(directory, { mayHold });
-  const undo: (() => Promise<unknown>)[] = [
-    () => emptyDirectory(directory, { isMade, keep: [...mayHold, ...leaves] }),
-  ];
-  const target = { text: choice.upstream, applicationName: name };
-  const connect = (): Promise<ReplicationClient> => connectUpstream(doors, target, signal);
+  const claimed = await ClaimedDirectory.claim(directory, { ...doors, mayHold });
+  const undo = [() => claimed.abandon({ keep: [...mayHold, ...leaves] })];
+  const onFailure = (action: () => Promise<void>): void => void undo.push(action);
+  const reconnect = (until: AbortSignal): Promise<ReplicationClient> =>
+    connectUpstream(doors, { text: choice.upstream, applicationName: name }, until);
+  const connections = new MakingConnections(reconnect, signal);
   try {
-    const client = await connect();
-    undo.push(() => client.close());
+    const client = await connections.connect();
     const upstream = await lookAtUpstream(client);
     await check(upstream);
     signal.throwIfAborted();
-    if (slot !== undefined) {
-      await createSlot(client, slot);
-      undo.push(() => dropSlot(doors, { client, slot, target }));
-    }
-    const onFailure = (action: () => Promise<unknown>): void => void undo.push(action);
+    if (slot !== undefined) await makeSlot(slot, { ...doors, client, reconnect, onFailure });
+    const connect = (): Promise<ReplicationClient> => connections.connect();
     const built = await build({ directory, upstream, slot, client, connect, onFailure, signal });
     signal.throwIfAborted();
     const { start, server } = built;
     const config = configTemplate({ ...settings, ...server?.settings });
     await writeNode(doors.disk, { directory, name, config, upstream, start, slot, server });
-    await client.close();
+    await claimed.release();
     return { name, slot, upstream, built };
   } catch (error) {
-    for (const action of undo.toReversed()) await action().catch(() => {});
-    throw error;
+    const reason = connections.describe(error);
+    for (const action of undo.toReversed()) {
+      await action().catch((failure) => doors.log.warning(asWalcadeError(failure)));
+    }
+    throw reason;
+  } finally {
+    await connections.close();
   }
 }
 
@@ -152,77 +154,5 @@ function checkUpstream(text: string): void {
       hint: hint ?? 'Write it as libpq does: "host=db1.example port=5432 user=replicator".',
       cause: error,
     });
-  }
-}
-
-async function createSlot(client: ReplicationClient, slot: string): Promise<void> {
-  try {
-    await createUpstreamSlot(client, slot);
-  } catch (error) {
-    if (!(error instanceof WalcadeError) || error.sqlstate !== SQLSTATE.DUPLICATE_OBJECT) {
-      throw error;
-    }
-    throw new WalcadeError(error.sqlstate, `${error.message} on the upstream`, {
-      hint: 'Choose another name with --slot, or drop that slot if nobody needs it.',
-      cause: error,
-    });
-  }
-}
-
-/** Long enough for an upstream that answers, short enough for who waits after Ctrl-C. */
-const DROP_TIMEOUT_MS = 5000;
-
-/** A slot that nobody uses keeps WAL for ever: if it cannot be dropped, somebody must know. */
-async function dropSlot(
-  doors: MakingDoors,
-  {
-    client,
-    slot,
-    target,
-  }: {
-    client: ReplicationClient;
-    slot: string;
-    target: Parameters<typeof connectUpstream>[1];
-  },
-): Promise<void> {
-  const drop = async (over: ReplicationClient, signal: AbortSignal): Promise<void> => {
-    signal.addEventListener('abort', () => over.connection.close(), { once: true });
-    try {
-      await over.query(formatDropSlot(slot));
-    } finally {
-      await over.close();
-    }
-  };
-  try {
-    await inTime(doors.clock, (signal) => drop(client, signal)).catch(() =>
-      inTime(doors.clock, async (signal) =>
-        drop(await connectUpstream(doors, target, signal), signal),
-      ),
-    );
-  } catch (error) {
-    const { sqlstate, message } = asWalcadeError(error);
-    doors.log.warning(
-      new WalcadeError(sqlstate, `could not drop replication slot "${slot}": ${message}`, {
-        hint: 'Drop it on the upstream, since it holds WAL there.',
-      }),
-    );
-  }
-}
-
-/** Does `action`, whose signal aborts when it takes too long: it says why then. */
-async function inTime<T>(clock: Clock, action: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const late = new AbortController();
-  const timer = clock.setTimer(DROP_TIMEOUT_MS, () => {
-    const seconds = DROP_TIMEOUT_MS / 1000;
-    const message = `no answer from the upstream within ${seconds} s`;
-    late.abort(new WalcadeError(SQLSTATE.CONNECTION_FAILURE, message));
-  });
-  try {
-    return await action(late.signal);
-  } catch (error) {
-    late.signal.throwIfAborted();
-    throw error;
-  } finally {
-    timer.cancel();
   }
 }

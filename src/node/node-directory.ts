@@ -1,6 +1,6 @@
 /**
  * The directory of a node: what is where in it, and the lock that lets one process at a time
- * have it.
+ * have it, to make the node or to run it.
  *
  * The lock is the operating system's, on walcade.pid: it goes with the process, however that ends.
  * What the file says is for people and for `walcade stop`. No path in it is absolute, so a stopped
@@ -45,9 +45,11 @@ export async function checkNodeDirectory(directory: string): Promise<void> {
 
 export interface NodeLock {
   /** Writes what people and `walcade stop` read; the first line is the process ID. */
-  describe(state: 'starting' | 'ready', port: number): Promise<void>;
+  describe(state: 'making' | 'starting' | 'ready', port: number): Promise<void>;
   release(): Promise<void>;
 }
+
+const { O_RDWR, O_CREAT, O_NOFOLLOW } = fs.constants;
 
 /** How often the lock is tried: `runningPid` of another process may hold it for a moment. */
 const LOCK_ATTEMPTS = 5;
@@ -57,7 +59,7 @@ const LOCK_RETRY_MS = 20;
 export async function lockNode(directory: string, clock: Clock): Promise<NodeLock> {
   const path = join(directory, PID_FILE);
   for (let attempt = 1; ; attempt++) {
-    const file = await fs.open(path, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o600);
+    const file = await fs.open(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
     if (!locks.tryLock(file.fd)) {
       const pid = await readPid(file);
       await file.close();

@@ -2,6 +2,7 @@
  * This node's slot on its upstream: made by init, and again wherever the node comes to follow an
  * upstream that does not have it.
  */
+import { SQLSTATE, asWalcadeError } from '../base/errors.ts';
 import { type ReplicationClient, singleValue } from '../protocol/client.ts';
 import { formatCreateSlot, formatReadSlot } from '../protocol/replication-command.ts';
 import { type Lsn, parseLsn } from '../wal/lsn.ts';
@@ -15,6 +16,21 @@ export async function createUpstreamSlot(client: ReplicationClient, slot: string
   const serverVersionNum = await readVersionNum(client);
   const options = { temporary: false, reserveWal: true, serverVersionNum };
   await client.query(formatCreateSlot(slot, options));
+}
+
+/** Whether there is a slot of this name, of either kind; undefined if the upstream cannot tell. */
+export async function hasUpstreamSlot(
+  client: ReplicationClient,
+  slot: string,
+): Promise<boolean | undefined> {
+  if ((await readVersionNum(client)) < READ_SLOT_SINCE) return undefined;
+  try {
+    return singleValue(await client.query(formatReadSlot(slot)), 0) !== undefined;
+  } catch (error) {
+    // A logical slot cannot be read.
+    if (asWalcadeError(error).sqlstate === SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE) return true;
+    throw error;
+  }
 }
 
 /** From where on the slot reserves WAL; undefined if the upstream cannot tell. */
