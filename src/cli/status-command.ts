@@ -72,17 +72,22 @@ function because({ reason }: NodeStatus['upstream']): [string, string][] {
   return reason === null ? [] : [['', pc.yellow(reason)]];
 }
 
-function describeServer(server: NodeStatus['server']): [string, string][] {
+/** The lines on the attached server; none for a relay. */
+export function describeServer(server: NodeStatus['server']): [string, string][] {
   if (server === null) return [];
   const { version, state, pid, reason, restarts, replay, lagBytes } = server;
   const process = pid === null ? '' : ` (PID ${pid})`;
-  const again = restarts === 0 ? '' : `, started again ${restarts} times`;
+  const again = restarts === 0 ? '' : `, started again ${formatTimes(restarts)}`;
   const facts: [string, string][] = [
     ['server', `PostgreSQL ${version}${process}, ${state}${again}`],
   ];
   if (reason !== null) facts.push(['', pc.yellow(reason)]);
   if (replay !== null) facts.push(['replayed', `${replay}${describeLag(lagBytes, 'behind')}`]);
   return facts;
+}
+
+function formatTimes(count: number): string {
+  return count === 1 ? 'once' : `${count} times`;
 }
 
 function describeUpstream({ address, state, conninfo, slot }: NodeStatus['upstream']): string {
