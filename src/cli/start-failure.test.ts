@@ -61,7 +61,7 @@ test('a node that is not ready in time tells what its attached server said last'
   assert.equal(message, 'node is not ready after 3 s');
   assert.equal(
     detail,
-    'WAL is served; the attached PostgreSQL server is down. It ended before this: ' +
+    'WAL is served; the attached PostgreSQL server is down. Its status says: ' +
       'FATAL:  configuration file "/n/data/postgresql.conf" contains errors\nIt goes on starting.',
   );
   assert.equal(hint, 'Examine the log "n/walcade.log".');

@@ -56,6 +56,6 @@ export function notReadyYet(
 function waitsFor(server: ServerStatus | null): string {
   if (server === null || server.state === 'ready') return '';
   const { state, reason } = server;
-  const said = reason === null ? '' : ` It ended before this: ${reason}`;
+  const said = reason === null ? '' : ` Its status says: ${reason}`;
   return `WAL is served; the attached PostgreSQL server is ${state}.${said}\n`;
 }
