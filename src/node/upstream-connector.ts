@@ -17,6 +17,12 @@ import type { Network } from '../protocol/network.ts';
 /** Unlike libpq: an upstream that does not answer must not hold up a node for ever. */
 const CONNECT_TIMEOUT_MS_DEFAULT = 30_000;
 
+/**
+ * What tells a node from PostgreSQL: a node answers SHOW of these with its own, PostgreSQL with what
+ * the session has set, where it would otherwise log an ERROR for each connection.
+ */
+const NO_NODE = { 'walcade.node_id': '', 'walcade.upstream_path': '' };
+
 export interface UpstreamConnectorOptions {
   network: Network;
   clock: Clock;
@@ -50,6 +56,7 @@ export async function connectUpstream(
       database: 'replication',
       replication: 'true',
       application_name: conninfo.applicationName ?? applicationName,
+      ...NO_NODE,
       ...(conninfo.options === undefined ? {} : { options: conninfo.options }),
     },
     connectTimeoutMs: conninfo.connectTimeoutMs ?? CONNECT_TIMEOUT_MS_DEFAULT,

@@ -81,10 +81,13 @@ export async function readUpstreamSettings(
   return settings;
 }
 
-/** The identifiers of the nodes above and including this upstream; none if it is PostgreSQL. */
+/**
+ * The identifiers of the nodes above and including this upstream; none if it is PostgreSQL, which
+ * does not know the setting or has it as the session set it: empty.
+ */
 export async function readUpstreamPath(client: ReplicationClient): Promise<string[]> {
   const nodeId = await showSetting(client, 'walcade.node_id');
-  if (nodeId === undefined) return [];
+  if (nodeId === undefined || nodeId === '') return [];
   const path = await showSetting(client, 'walcade.upstream_path');
   return [nodeId, ...(path ?? '').split(',').filter((id) => id !== '')];
 }

@@ -47,6 +47,9 @@ test('a row travels to two standbys of a relay, and by a second relay to a third
     assert.equal(await standby.dump(), await primary.dump());
   }
 
+  // The relay has asked the primary for nothing that would be an error in its log.
+  assert.doesNotMatch(await primary.log.text(), /ERROR/);
+
   // The primary sees the relay alone, with what it has made durable; a relay replays nothing.
   assert.equal(
     await primary.sql(
