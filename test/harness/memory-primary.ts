@@ -1,7 +1,7 @@
 /**
- * A primary in memory, for the WAL receiver: connections that answer what a node asks of an
- * upstream as the test's script says, and then stream what the test says. It lives as long as the
- * test; no port, no file, time only by its clock.
+ * A primary in memory, for the WAL receiver and for who makes a node: connections that answer what
+ * a node asks of an upstream as the test's script says, and then stream what the test says. It
+ * lives as long as the test; no port, no file, time only by its clock.
  */
 import type { Duplex } from 'node:stream';
 import { SQLSTATE, WalcadeError } from '../../src/base/errors.ts';
@@ -17,6 +17,7 @@ import { encodeErrorResponse } from '../../src/protocol/error-response.ts';
 import { decodeQuery } from '../../src/protocol/frontend-messages.ts';
 import { MessageReader, type Message } from '../../src/protocol/message-reader.ts';
 import { encodeWalDataFrame } from '../../src/protocol/replication-messages.ts';
+import type { Network } from '../../src/protocol/network.ts';
 import { type Lsn, formatLsn } from '../../src/wal/lsn.ts';
 import { duplexPair } from './duplex-pair.ts';
 import { ManualClock, settle } from './manual-clock.ts';
@@ -30,11 +31,20 @@ export interface MemoryPrimaryScript {
   histories: Record<number, string>;
 }
 
-const SETTINGS: Record<string, string> = { server_version_num: '180004', wal_segment_size: '1MB' };
+/** What becomes of a command: the connection may be lost before it is carried out, or after. */
+export type Fate = 'answered' | 'unanswered' | 'lost-before' | 'lost-after';
 
 export class MemoryPrimary {
   readonly clock = new ManualClock();
   readonly script: MemoryPrimaryScript;
+  /** What SHOW answers. */
+  readonly settings: Record<string, string> = {
+    server_version_num: '180004',
+    wal_segment_size: '1MB',
+  };
+  readonly slots = new Set<string>();
+  /** Says what becomes of a command. */
+  fateOf: (command: string) => Fate = () => 'answered';
   /** The commands of all connections. */
   readonly commands: string[] = [];
   #connections = 0;
@@ -53,13 +63,15 @@ export class MemoryPrimary {
     return this.commands.filter((command) => command.startsWith(start));
   }
 
+  readonly network: Network = {
+    connect: () => Promise.resolve(this.#accept()),
+    listen: () => Promise.reject(new Error('nobody listens here')),
+    resolve: () => Promise.reject(new Error('nobody asks for names here')),
+  };
+
   connect(signal: AbortSignal): Promise<ReplicationClient> {
     return ReplicationClient.connect({
-      network: {
-        connect: () => Promise.resolve(this.#accept()),
-        listen: () => Promise.reject(new Error('nobody listens here')),
-        resolve: () => Promise.reject(new Error('nobody asks for names here')),
-      },
+      network: this.network,
       clock: this.clock,
       addresses: [{ host: 'primary', port: 5432 }],
       user: 'postgres',
@@ -107,8 +119,13 @@ export class MemoryPrimary {
 
   #answer(socket: Duplex, command: string): void {
     this.commands.push(command);
+    const fate = this.fateOf(command);
+    if (fate === 'unanswered') return;
+    if (fate === 'lost-before') return void socket.end();
     if (command.startsWith('START_REPLICATION')) return void socket.write(encodeCopyBothResponse());
-    for (const each of this.#reply(command)) socket.write(each);
+    const reply = this.#reply(command);
+    if (fate === 'lost-after') return void socket.end();
+    for (const each of reply) socket.write(each);
     socket.write(encodeReadyForQuery());
   }
 
@@ -125,9 +142,27 @@ export class MemoryPrimary {
       const message = `could not open file "${path}": No such file or directory`;
       return [refusal(SQLSTATE.UNDEFINED_FILE, message)];
     }
-    const value = SETTINGS[name];
+    if (verb?.endsWith('_REPLICATION_SLOT'))
+      return this.#replyOnSlot(verb, name.replaceAll('"', ''));
+    const value = this.settings[name];
     if (value !== undefined) return row([value]);
     return [refusal(SQLSTATE.UNDEFINED_OBJECT, `no parameter "${name}"`)];
+  }
+
+  #replyOnSlot(verb: string, name: string): Buffer[] {
+    const isThere = this.slots.has(name);
+    const text = `replication slot "${name}"`;
+    if (verb === 'READ_REPLICATION_SLOT') {
+      return row(isThere ? ['physical', formatLsn(this.script.walEnd), '1'] : [null, null, null]);
+    }
+    if (verb === 'CREATE_REPLICATION_SLOT') {
+      if (isThere) return [refusal(SQLSTATE.DUPLICATE_OBJECT, `${text} already exists`)];
+      this.slots.add(name);
+      return row([name, '0/0', null, null]);
+    }
+    if (!isThere) return [refusal(SQLSTATE.UNDEFINED_OBJECT, `${text} does not exist`)];
+    this.slots.delete(name);
+    return [encodeCommandComplete('DROP_REPLICATION_SLOT')];
   }
 }
 
