@@ -1,6 +1,7 @@
 /**
- * `npm run bench [-- --short] [-- catch-up | ingest | start | sql …]`: measures walcade beside PostgreSQL
- * in one run on one machine, A and B in turn, and prints and writes down medians and ranges.
+ * `npm run bench [-- --short] [-- catch-up | ingest | start | sql …]`: measures walcade beside
+ * PostgreSQL in one run on one machine, A and B in turn, and prints and writes down medians and
+ * ranges.
  *
  * Results go to bench/results/NAME.json and into the tables of docs/performance.md.
  */

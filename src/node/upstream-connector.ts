@@ -18,8 +18,8 @@ import type { Network } from '../protocol/network.ts';
 const CONNECT_TIMEOUT_MS_DEFAULT = 30_000;
 
 /**
- * What tells a node from PostgreSQL: a node answers SHOW of these with its own, PostgreSQL with what
- * the session has set, where it would otherwise log an ERROR for each connection.
+ * What tells a node from PostgreSQL: a node answers SHOW of these with its own, PostgreSQL with
+ * what the session has set, where it would otherwise log an ERROR for each connection.
  */
 const NO_NODE = { 'walcade.node_id': '', 'walcade.upstream_path': '' };
 

@@ -158,7 +158,7 @@ function bind(
     server.once('error', (error) => reject(listenRefusal(address, error)));
     withPermissions(mode, () => {
       server.listen({ ...where, ipv6Only: true }, () => {
-        // From here on an error is a connection that could not be accepted, and no end of listening.
+        // From here on an error is a connection that was not accepted, and no end of listening.
         server.on('error', () => {});
         resolve({ close: () => void server.close() });
       });

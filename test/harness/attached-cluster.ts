@@ -104,7 +104,7 @@ export async function serverStatus(node: WalcadeNode): Promise<ServerStatus> {
   return server;
 }
 
-/** Waits until the attached server answers SQL, started `restarts` times or more since `node` was. */
+/** Waits until the attached server answers SQL, started again `restarts` times or more. */
 export async function waitUntilReady(node: WalcadeNode, { restarts = 0 } = {}): Promise<void> {
   await waitFor(`the attached server of ${node.name} to be ready`, async () => {
     const status = await serverStatus(node);

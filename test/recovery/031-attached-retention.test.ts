@@ -128,7 +128,7 @@ async function pause({ node }: AttachedCluster): Promise<() => Promise<void>> {
   return async () => void (await node.sql('SELECT pg_wal_replay_resume()'));
 }
 
-/** Fills segments on the primary, with checkpoints, and waits until the node's retention has run. */
+/** Fills segments on the primary, with checkpoints; waits until the node's retention has run. */
 async function writeSegments({ primary, node }: AttachedCluster): Promise<void> {
   for (let segment = 0n; segment < SEGMENTS; segment++) {
     await primary.sql(largeMessage(1_200_000));

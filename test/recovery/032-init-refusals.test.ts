@@ -1,6 +1,6 @@
 /**
- * Everything that can be wrong with `walcade init --with-postgres` before a backup is taken: each is
- * one message with what to do about it, and leaves nothing half made, here or upstream.
+ * Everything that can be wrong with `walcade init --with-postgres` before a backup is taken: each
+ * is one message with what to do about it, and leaves nothing half made, here or upstream.
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';

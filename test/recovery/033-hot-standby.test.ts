@@ -45,7 +45,7 @@ test('a dump of the node is that of the primary', async (t) => {
   assert.equal(ofNode, await dump(primary));
 });
 
-test('a query that recovery is in conflict with is cancelled, unless feedback is sent', async (t) => {
+test('a query in conflict with recovery is cancelled, unless feedback is sent', async (t) => {
   const { tree, primary, node } = await primaryAndNode(t);
   const lower = await WalcadeNode.init(tree, {
     name: 'lower',

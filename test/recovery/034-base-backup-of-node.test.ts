@@ -14,7 +14,7 @@ import { TestDirectory } from '../harness/test-directory.ts';
 import { waitFor } from '../harness/wait.ts';
 import { WalcadeNode } from '../harness/walcade-node.ts';
 
-test('the attached server gives the base backups of its node, and of a relay below it', async (t) => {
+test('the attached server gives the base backups of its node and of a relay below', async (t) => {
   const { tree, primary, node } = await primaryAndNode(t);
   const relay = await WalcadeNode.init(tree, { name: 'relay', upstream: node.conninfo });
   await relay.start();
@@ -62,7 +62,7 @@ test('while the attached server is down the upstream gives the backup', async (t
   await follows(tree, { name: 'below', directory, from: node, primary });
 });
 
-test('pg_basebackup takes verified backups of a node, of its server and of the upstream', async (t) => {
+test('pg_basebackup takes verified backups of a node, from its server or the upstream', async (t) => {
   const tools = await findTools(['pg_basebackup', 'pg_verifybackup', 'pg_waldump']);
   if (tools?.major !== testedMajor()) {
     t.diagnostic('this machine has no pg_basebackup of the tested major: nothing was shown');
