@@ -29,7 +29,7 @@ test("as root the sockets are the server's, and what is written there is root's"
 });
 
 // The user could have root overwrite and give him any file, by a link in a directory of his own.
-test("a directory that was of the server's user is taken back, and no link in it followed", async (t) => {
+test("a directory of the server's user is taken back, and no link in it followed", async (t) => {
   if (!isRoot) return t.diagnostic('not tested: this is not root');
   const node = await directory(t);
   const path = join(node, 'private');
@@ -90,7 +90,7 @@ test('a node that lies deep has its sockets at a short path, the same at each st
   });
 });
 
-test('a node whose path has a comma, at which libpq would split it, has its sockets elsewhere', async (t) => {
+test('a node whose path libpq would split at a comma has its sockets elsewhere', async (t) => {
   const node = join(await directory(t), 'a,b');
   await fs.mkdir(node);
   const opened = await openPrivateDirectory(node, { user: undefined });
