@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { chown, mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -36,6 +36,21 @@ test('what was written goes, with the directory if that was made, and what may s
   await mkdir(join(made, 'data'));
   await claimed.abandon({ keep: ['data'] });
   assert.deepEqual(await readdir(made), ['data']);
+});
+
+// Its owner could have root write into any file, by a link in the place of one of the node's.
+test("as root a directory of another user becomes root's, and his again on failure", async (t) => {
+  if (process.geteuid?.() !== 0) return t.diagnostic('not tested: this is not root');
+  const directory = join(await makeDirectory(t), 'node');
+  await mkdir(directory);
+  await chown(directory, 65_534, 65_534);
+  const first = await claim(directory);
+  assert.equal((await stat(directory)).uid, 0);
+  await first.abandon({ keep: [] });
+  assert.equal((await stat(directory)).uid, 65_534);
+  const second = await claim(directory);
+  await second.release();
+  assert.equal((await stat(directory)).uid, 0);
 });
 
 test('of two that claim one directory the second touches nothing', async (t) => {

@@ -18,21 +18,34 @@ import { type NodeLock, PID_FILE, lockNode, runningPid } from './node-directory.
 /** A lock file names a port; who makes a node has none. */
 const NO_PORT = 0;
 
+interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
 export class ClaimedDirectory {
   readonly #path: string;
   readonly #lock: NodeLock;
   readonly #isMade: boolean;
+  /** Whose it was, if it was not ours. */
+  readonly #takenFrom: Owner | undefined;
 
-  private constructor(path: string, lock: NodeLock, isMade: boolean) {
+  private constructor(
+    path: string,
+    lock: NodeLock,
+    before: { isMade: boolean; takenFrom: Owner | undefined },
+  ) {
     this.#path = path;
     this.#lock = lock;
-    this.#isMade = isMade;
+    this.#isMade = before.isMade;
+    this.#takenFrom = before.takenFrom;
   }
 
   /**
-   * Makes the directory, durably, or takes one that is there and holds nothing but `mayHold`. Throws
-   * 58P02 if it holds more, F0001 if another process makes a node in it, else what the file system
-   * answers; nothing is changed then but that the directory may have been made.
+   * Makes the directory, durably, or takes one that is there, as root from its owner, and holds
+   * nothing but `mayHold`. Throws 58P02 if it holds more, F0001 if another process makes a node in
+   * it, else what the file system answers; nothing is changed then but that the directory may have
+   * been made.
    */
   static async claim(
     path: string,
@@ -41,7 +54,9 @@ export class ClaimedDirectory {
     const isMade = await makeDirectory(path);
     // Before the lock file is touched, since it may be that of a node.
     if (!(await isEmpty(path, mayHold))) throw await describeUse(path);
-    const claimed = new ClaimedDirectory(path, await takeLock(path, clock), isMade);
+    const takenFrom = isMade ? undefined : await takeAsRoot(path);
+    const lock = await takeLock(path, clock);
+    const claimed = new ClaimedDirectory(path, lock, { isMade, takenFrom });
     try {
       const lockFile = join(path, PID_FILE);
       await accessing('write lock file', lockFile, () => claimed.#lock.describe('making', NO_PORT));
@@ -83,6 +98,8 @@ export class ClaimedDirectory {
   /** A directory that we made goes too, unless it holds something: then that is to stay. */
   async #letGo(): Promise<void> {
     await this.#lock.release();
+    const from = this.#takenFrom;
+    if (from !== undefined) await fs.chown(this.#path, from.uid, from.gid);
     if (!this.#isMade) return;
     await accessing('remove directory', this.#path, async () => {
       try {
@@ -113,6 +130,18 @@ async function makeDirectory(path: string): Promise<boolean> {
     const hint = 'The directory above it must exist, and be yours to write into.';
     throw new WalcadeError(sqlstate, message, { hint, cause: error });
   }
+}
+
+/**
+ * What root writes into is root's: its owner could put a link in the place of any file. Gives whose
+ * the directory was, if that is somebody else.
+ */
+async function takeAsRoot(path: string): Promise<Owner | undefined> {
+  if (process.geteuid?.() !== 0) return undefined;
+  const { uid, gid } = await fs.stat(path);
+  if (uid === 0) return undefined;
+  await accessing('change the owner of directory', path, () => fs.chown(path, 0, gid));
+  return { uid, gid };
 }
 
 function namesIn(directory: string): Promise<string[]> {
