@@ -6,7 +6,7 @@ import { resolve } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { SQLSTATE, WalcadeError, systemErrorCode } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
-import { type PostmasterPid, runningServer } from './postmaster-pid.ts';
+import { type PostmasterPid, isEndUnnoted, runningServer } from './postmaster-pid.ts';
 
 export interface LeftServerOptions {
   dataDirectory: string;
@@ -22,6 +22,7 @@ const INTERVAL_MS = 100;
 
 /** How long a server that has just been started may take to write where it listens. */
 const LISTEN_TIMEOUT_MS = 10_000;
+const NOTED_TIMEOUT_MS = 10_000;
 
 /**
  * Ends the server of this node that still runs, with a fast shutdown, and resolves once there is
@@ -33,7 +34,7 @@ export async function endLeftServer(
 ): Promise<void> {
   const { dataDirectory, socketDirectory, clock, log, onWaiting } = options;
   const server = await listeningServer(options, signal);
-  if (server === undefined) return;
+  if (server === undefined) return untilEndIsNoted(options, signal);
   if (resolve(server.socketDirectory) !== resolve(socketDirectory)) {
     throw inUse(dataDirectory, server);
   }
@@ -44,6 +45,17 @@ export async function endLeftServer(
   onWaiting(server.pid);
   shutDown(server.pid);
   while ((await runningServer(dataDirectory))?.pid === server.pid) {
+    await clock.sleep(INTERVAL_MS, signal);
+  }
+}
+
+/** A killed server's parent, or who takes its place when that was killed too, may be slow. */
+async function untilEndIsNoted(
+  { dataDirectory, clock }: LeftServerOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const giveUpMs = clock.monotonicMs() + NOTED_TIMEOUT_MS;
+  while ((await isEndUnnoted(dataDirectory)) && clock.monotonicMs() < giveUpMs) {
     await clock.sleep(INTERVAL_MS, signal);
   }
 }

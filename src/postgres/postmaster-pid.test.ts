@@ -6,7 +6,8 @@ import { mkdtemp, realpath, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { parsePostmasterPid, runningServer } from './postmaster-pid.ts';
+import { setImmediate } from 'node:timers/promises';
+import { isEndUnnoted, parsePostmasterPid, runningServer } from './postmaster-pid.ts';
 
 const WHOLE = `4711
 /srv/slave/data
@@ -72,6 +73,18 @@ test('a process in the directory is the server; one elsewhere got its number lat
 
   if (process.platform !== 'linux') return;
   await writeFile(join(directory, 'postmaster.pid'), `${process.pid}\n${directory}\n`);
+  assert.equal(await runningServer(directory), undefined);
+});
+
+test('a server whose end nobody has noted is neither running nor gone', async (t) => {
+  if (process.platform !== 'linux') return t.diagnostic('not run: only Linux tells of it');
+  const directory = await makeDirectory(t);
+  // What `exec` makes of the shell never asks after the shell's child.
+  const parent = spawn('/bin/sh', ['-c', ': & echo $!; exec sleep 60'], { stdio: 'pipe' });
+  t.after(() => parent.kill('SIGKILL'));
+  const [pid] = (await once(parent.stdout, 'data')) as [Buffer];
+  await writeFile(join(directory, 'postmaster.pid'), pid);
+  while (!(await isEndUnnoted(directory))) await setImmediate();
   assert.equal(await runningServer(directory), undefined);
 });
 

@@ -53,6 +53,19 @@ export async function runningServer(dataDirectory: string): Promise<PostmasterPi
 }
 
 /**
+ * Whether the server that postmaster.pid names has ended and nobody has noted its end yet (a
+ * zombie): a server that is started meanwhile takes it for running. Linux tells; elsewhere it is
+ * not known.
+ */
+export async function isEndUnnoted(dataDirectory: string): Promise<boolean> {
+  const said = await readPostmasterPid(dataDirectory);
+  if (said === undefined) return false;
+  const stat = await readFile(`/proc/${said.pid}/stat`, 'utf8').catch(() => '');
+  // The name before it, in parentheses, may hold anything (proc(5)).
+  return stat.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3) === 'Z';
+}
+
+/**
  * Whether `pid` is a process that may be a server of this data directory. PostgreSQL takes a
  * process of another user for none (miscinit.c, CreateLockFile()), as all servers of a directory
  * run as its owner.
