@@ -2,13 +2,13 @@
  * What init and adopt have to know of the upstream before they make a node: whose WAL it has, and
  * which PostgreSQL it is.
  */
-import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import {
   type UpstreamIdentity,
   identifySystem,
   readUpstreamPath,
   readUpstreamSettings,
+  showSetting,
 } from '../receiver/upstream-identity.ts';
 import { parseSegmentBytes } from '../wal/segment.ts';
 
@@ -20,24 +20,13 @@ export interface UpstreamFacts {
   /** The major version: 18 of 18.4. */
   major: number;
   segmentBytes: number;
-  role: 'primary' | 'standby' | 'walcade node';
+  role: 'primary' | 'standby' | 'server' | 'walcade node';
 }
 
-/** Throws 55000 for an upstream whose WAL cannot be replicated. */
+/** Asks the upstream who it is; throws what it answers, 08P01 for what no server would. */
 export async function lookAtUpstream(client: ReplicationClient): Promise<UpstreamFacts> {
   const identity = await identifySystem(client);
   const settings = await readUpstreamSettings(client);
-  const path = await readUpstreamPath(client);
-  const walLevel = settings['wal_level'] ?? '';
-  if (walLevel === 'minimal') {
-    throw new WalcadeError(
-      SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-      'WAL of the upstream has wal_level=minimal, which cannot be replicated',
-      { hint: 'Set wal_level to "replica" on the primary and restart it.' },
-    );
-  }
-  const isStandby = client.parameters.get('in_hot_standby') === 'on';
-  const standbyOrPrimary = isStandby ? 'standby' : 'primary';
   const versionNum = Number(settings['server_version_num'] ?? 0);
   return {
     identity,
@@ -46,6 +35,19 @@ export async function lookAtUpstream(client: ReplicationClient): Promise<Upstrea
     versionNum,
     major: Math.floor(versionNum / 10_000),
     segmentBytes: parseSegmentBytes(settings['wal_segment_size'] ?? ''),
-    role: path.length > 0 ? 'walcade node' : standbyOrPrimary,
+    role: await readRole(client),
   };
+}
+
+/**
+ * Before PostgreSQL 14 a server does not report whether it is in recovery, but a transaction of a
+ * standby is always read-only. On a primary it can be so by a setting: then nobody knows.
+ */
+async function readRole(client: ReplicationClient): Promise<UpstreamFacts['role']> {
+  if ((await readUpstreamPath(client)).length > 0) return 'walcade node';
+  const inHotStandby = client.parameters.get('in_hot_standby');
+  if (inHotStandby !== undefined) return inHotStandby === 'on' ? 'standby' : 'primary';
+  if ((await showSetting(client, 'transaction_read_only')) === 'off') return 'primary';
+  const isSo = (await showSetting(client, 'default_transaction_read_only')) === 'on';
+  return isSo ? 'server' : 'standby';
 }

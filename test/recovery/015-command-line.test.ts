@@ -13,6 +13,7 @@ import { connectUpstream } from '../../src/node/upstream-connector.ts';
 import { systemNetwork } from '../../src/protocol/network.ts';
 import { showSetting } from '../../src/receiver/upstream-identity.ts';
 import { assertDone, assertRefused, initNode, walcade } from '../harness/command-line.ts';
+import { PostgresCluster } from '../harness/postgres-cluster.ts';
 import { startPrimaryWithRoles } from '../harness/primary-with-roles.ts';
 import { TestDirectory } from '../harness/test-directory.ts';
 import { WalcadeNode } from '../harness/walcade-node.ts';
@@ -127,6 +128,35 @@ test('a node is started, asked, reloaded, restarted, stopped and removed', async
   );
   assert.equal(existsSync(join(tree.path, 'node')), false);
   assert.equal(await primary.sql('SELECT count(*) FROM pg_replication_slots'), '0');
+});
+
+test('init says what its upstream is, and of which version', async (t) => {
+  const tree = await TestDirectory.create(t);
+  const primary = await startPrimaryWithRoles(tree, 'primary');
+  const standby = await PostgresCluster.standby(tree, {
+    name: 'standby',
+    from: await primary.backup(join(tree.path, 'backup')),
+    upstreamConninfo: primary.conninfo,
+  });
+  await standby.start();
+  const port = await tree.reservePort();
+  const role = async (name: string, { conninfo }: { conninfo: string }): Promise<string> => {
+    const args = ['init', '-D', name, '--upstream', conninfo, '--no-slot', '--port', `${port}`];
+    const said = assertDone(await walcade(args, tree.path));
+    return /^upstream +(.*), PostgreSQL \d/m.exec(said)?.[1] ?? said;
+  };
+  assert.equal(await role('of-primary', primary), 'primary');
+  assert.equal(await role('of-standby', standby), 'standby');
+  const node = await WalcadeNode.init(tree, { name: 'above', upstream: primary.conninfo });
+  await node.start();
+  assert.equal(await role('of-node', node), 'walcade node');
+
+  // Before 14 a server does not say; it is no standby because somebody made it read-only.
+  await primary.configure({ default_transaction_read_only: true });
+  primary.reload();
+  await primary.waitForSql('SHOW default_transaction_read_only', 'on');
+  const isOld = primary.binaries.major < 14;
+  assert.equal(await role('of-read-only', primary), isOld ? 'server' : 'primary');
 });
 
 test('immediate stop ends a node at once, and it starts again', async (t) => {
