@@ -21,7 +21,8 @@ interface FileState {
   mode: number;
   uid: number;
   gid: number;
-  mtime: Date;
+  /** Of the last change, in seconds. */
+  changedAt: number;
 }
 
 /** What was at a path before it was changed. */
@@ -47,7 +48,7 @@ export class FileChanges {
     await accessing('write file', path, async () => {
       const before = await stateOf(path);
       const wanted = before.kind === 'file' ? before.state : { ...this.#user, mode: OURS_ALONE };
-      const temporary = await writeBeside(path, { ...wanted, content, mtime: undefined });
+      const temporary = await writeBeside(path, { ...wanted, content, changedAt: undefined });
       await renameOver(temporary, path);
       this.#done.push({ path, before });
       await syncDirectory(dirname(path));
@@ -87,8 +88,9 @@ async function readState(path: string): Promise<FileState | undefined> {
   try {
     const stat = await file.stat();
     if (!stat.isFile()) return undefined;
-    const { mode, uid, gid, mtime } = stat;
-    return { content: await file.readFile(), mode: mode & PERMISSIONS, uid, gid, mtime };
+    const { mode, uid, gid, mtimeMs } = stat;
+    const changedAt = mtimeMs / 1000;
+    return { content: await file.readFile(), mode: mode & PERMISSIONS, uid, gid, changedAt };
   } finally {
     await file.close();
   }
@@ -119,7 +121,13 @@ async function restore(path: string, before: Before): Promise<void> {
 /** Writes a new file, durably, and gives its name; nothing is left of one that fails. */
 async function writeBeside(
   path: string,
-  wanted: { content: Buffer; mode: number; uid?: number; gid?: number; mtime: Date | undefined },
+  wanted: {
+    content: Buffer;
+    mode: number;
+    uid?: number;
+    gid?: number;
+    changedAt: number | undefined;
+  },
 ): Promise<string> {
   const temporary = await freeNameBeside(path);
   const file = await fs.open(temporary, 'wx', OURS_ALONE);
@@ -127,7 +135,8 @@ async function writeBeside(
     await file.writeFile(wanted.content);
     await giveAway(file, wanted);
     await file.chmod(wanted.mode);
-    if (wanted.mtime !== undefined) await file.utimes(wanted.mtime, wanted.mtime);
+    const { changedAt } = wanted;
+    if (changedAt !== undefined) await file.utimes(changedAt, changedAt);
     await file.sync();
   } catch (error) {
     await removeIfThere(temporary);

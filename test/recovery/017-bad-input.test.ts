@@ -4,11 +4,13 @@
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { parseLsn } from '../../src/wal/lsn.ts';
 import {
   PROGRAM,
   type Refusal,
@@ -17,7 +19,9 @@ import {
   initNode,
   walcade,
 } from '../harness/command-line.ts';
+import { FaultyNetwork } from '../harness/faulty-network.ts';
 import { startPrimaryWithRoles } from '../harness/primary-with-roles.ts';
+import { ScriptedPrimary } from '../harness/scripted-primary.ts';
 import { TestDirectory } from '../harness/test-directory.ts';
 import { waitFor } from '../harness/wait.ts';
 import { WalClient } from '../harness/wal-client.ts';
@@ -123,19 +127,54 @@ test('init that is interrupted while it waits for an upstream leaves nothing beh
   let isConnected = false;
   const silent = await serve(t, tree, () => (isConnected = true));
   const conninfo = `host=127.0.0.1 port=${silent} user=postgres`;
-  const child = spawn(process.execPath, [PROGRAM, 'init', '-D', 'node', '--upstream', conninfo], {
-    cwd: tree.path,
-    env: { ...process.env, NO_COLOR: '1' },
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  let stderr = '';
-  child.stderr.on('data', (text: Buffer) => (stderr += text.toString()));
-  const ended = new Promise((resolve) => child.once('close', resolve));
+  const { child, ended } = startInit(tree, conninfo);
   await waitFor('init to connect', () => isConnected);
   child.kill('SIGINT');
-  assert.equal(await ended, 1);
-  assert.equal(stderr, 'walcade: error: canceled by SIGINT\n');
+  assert.deepEqual(await ended, { status: 1, stderr: 'walcade: error: canceled by SIGINT\n' });
   assert.equal(existsSync(join(tree.path, 'node')), false);
+});
+
+test('init that is interrupted while the upstream is silent leaves nothing behind', async (t) => {
+  // It waited for ever once it was let in, and only a second Ctrl-C ended it, directory and all.
+  const tree = await TestDirectory.create(t);
+  const script = {
+    systemIdentifier: 1n,
+    walEnd: parseLsn('0/100000'),
+    silentTo: ['SHOW wal_level'],
+  };
+  const upstream = await ScriptedPrimary.listen(tree, script);
+  const { child, ended } = startInit(tree, upstream.conninfo);
+  await waitFor('the question', () => upstream.commands.includes('SHOW wal_level'));
+  child.kill('SIGINT');
+  assert.deepEqual(await ended, { status: 1, stderr: 'walcade: error: canceled by SIGINT\n' });
+  assert.equal(existsSync(join(tree.path, 'node')), false);
+});
+
+test('of two that make a node in one directory one is refused, and the other makes it', async (t) => {
+  const tree = await TestDirectory.create(t);
+  const primary = await startPrimaryWithRoles(tree, 'primary');
+  const network = await FaultyNetwork.between(tree, primary.port);
+  network.pause();
+  const { child, ended } = startInit(tree, network.conninfo);
+  await waitFor('init to connect', () => network.connectionCount > 0);
+  assertRefused(await initNode(tree, primary.conninfo), {
+    message: /^a node is being made in directory ".*node" by another process$/,
+    detail: new RegExp(`\\(PID ${child.pid}\\)`),
+    hint: /^Wait for it to end, /,
+  });
+  network.resume();
+  assert.deepEqual(await ended, { status: 0, stderr: '' });
+  assert.equal(await primary.sql('SELECT slot_name FROM pg_replication_slots'), 'node');
+
+  // One that is killed is in nobody's way; what it may have made upstream is another matter.
+  await fs.rm(join(tree.path, 'node'), { recursive: true });
+  network.pause();
+  const second = startInit(tree, network.conninfo);
+  await waitFor('init to connect again', () => network.connectionCount > 1);
+  second.child.kill('SIGKILL');
+  await second.ended;
+  assert.deepEqual(await fs.readdir(join(tree.path, 'node')), ['walcade.pid']);
+  assertDone(await initNode(tree, primary.conninfo, '--no-slot'));
 });
 
 test('init tells a refusal of the upstream in its words, with what to do there', async (t) => {
@@ -314,6 +353,20 @@ test('a node that is pointed at another cluster takes nothing from it and says w
   await node.waitForWal(await primary.currentLsn());
   assert.equal((await node.log.text()).split(message).length, 2);
 });
+
+/** Begins `walcade init -D node`; gives how it ends, too. */
+function startInit(tree: TestDirectory, upstream: string) {
+  const child = spawn(process.execPath, [PROGRAM, 'init', '-D', 'node', '--upstream', upstream], {
+    cwd: tree.path,
+    env: { ...process.env, NO_COLOR: '1' },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  tree.add({ name: 'init', end: async () => void child.kill('SIGKILL') });
+  let stderr = '';
+  child.stderr.on('data', (text: Buffer) => (stderr += text.toString()));
+  const ended = once(child, 'close').then(([status]) => ({ status: status as unknown, stderr }));
+  return { child, ended };
+}
 
 /** A TCP server on a free port that does `accept` with every connection; gives the port. */
 async function serve(

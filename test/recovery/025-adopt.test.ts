@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { lstat, mkdir, readdir, rename } from 'node:fs/promises';
+import { appendFile, lstat, mkdir, readdir, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { promisify } from 'node:util';
@@ -204,10 +204,39 @@ test('what cannot follow the upstream is refused, and nothing is touched', async
   await mkdir(place);
   const data = await primary.backup(join(place, 'data'));
   await other.start();
-  const before = await inventory(place);
+  const before = await inventory(data);
   const outcome = await walcade(adoptArguments(place, other, { data }), tree.path);
   assertRefused(outcome, { message: /^database system identifier differs/ });
-  assert.deepEqual(await inventory(place), before);
+  assert.deepEqual(await inventory(data), before);
+  assert.deepEqual(await readdir(place), ['data']);
+});
+
+test('what adopt has changed in the data is taken back if the node cannot be made', async (t) => {
+  // A primary that was shut down in peace would have come up as a standby at its next start.
+  if (process.getuid?.() !== 0 || process.platform !== 'linux') {
+    return t.diagnostic('not tested: a small file system can be made by root on Linux only');
+  }
+  const { tree, primary, standby } = await switchedOver(t);
+  const { dataDirectory: data } = primary;
+  await appendFile(join(data, 'postgresql.conf'), "include 'nowhere.conf'\n");
+  const inside = (files: string[]) => files.filter((file) => !file.startsWith('. '));
+  const before = inside(await inventory(data));
+  const small = await tree.makeDirectory('small');
+  await run('mount', ['-t', 'tmpfs', '-o', 'size=8k', 'walcade-test', small]);
+  try {
+    const args = adoptArguments(join(small, 'node'), standby, { data });
+    assertRefused(await walcade(args, tree.path), {
+      message: /^could not write file ".*small\/node\/walcade\S*": No space left on device$/,
+    });
+    assert.deepEqual(await readdir(small), []);
+  } finally {
+    await run('umount', [small]);
+  }
+  assert.deepEqual(inside(await inventory(data)), before);
+  assert.equal(await standby.sql('SELECT count(*) FROM pg_replication_slots'), '0');
+
+  // With room it is adopted, the directive that leads to nothing notwithstanding.
+  await expectFollows(await adopt(tree, standby, { name: 'node', data }), standby);
 });
 
 test('a copy of a node whose data is elsewhere is refused until that is copied too', async (t) => {
@@ -293,7 +322,7 @@ async function inventory(directory: string): Promise<string[]> {
   return Promise.all(
     names.map(async (name) => {
       const { uid, mode, size, mtimeMs } = await lstat(join(directory, name));
-      return `${name} ${uid} ${mode} ${size} ${mtimeMs}`;
+      return `${name} ${uid} ${mode} ${size} ${Math.round(mtimeMs)}`;
     }),
   );
 }
