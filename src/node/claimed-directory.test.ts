@@ -17,7 +17,7 @@ const claim = (path: string, ...mayHold: string[]): Promise<ClaimedDirectory> =>
 
 const NOT_EMPTY = { sqlstate: '58P02', message: /exists but is not empty$/ };
 
-test('what was written goes, with the directory if that was made, and what may stay stays', async (t) => {
+test('what was written goes, with the directory if that was made; the rest stays', async (t) => {
   const parent = await makeDirectory(t);
   const made = join(parent, 'made');
   const there = join(parent, 'there');

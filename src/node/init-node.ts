@@ -112,7 +112,7 @@ async function buildServer(
     if (!keep) onFailure(() => removeTablespaces(backup.tablespaces));
     // The other connection was idle meanwhile, perhaps for longer than the network allows.
     const start = await startForRedo(connection, upstream, backup.start);
-    // Nothing to take back: the whole directory goes, or what is kept is no less of a backup for it.
+    // Nothing to take back: all goes, or what is kept is no less of a backup for it.
     await makeStandby(dataDirectory, new FileChanges(user));
     return {
       start,

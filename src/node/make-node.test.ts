@@ -15,8 +15,7 @@ import { type Making, makeNode } from './make-node.ts';
 
 const LOST = {
   sqlstate: '08006',
-  message:
-    'connection to server at "primary", port 5432 failed: server closed the connection unexpectedly',
+  message: /^connection to server at "primary", port 5432 failed: server closed the connection/,
 };
 
 test('whatever the upstream does not answer, a call to stop ends it at once', async (t) => {
@@ -43,7 +42,7 @@ test('whatever the upstream does not answer, a call to stop ends it at once', as
   }
 });
 
-test('an upstream that does not answer any more is given five seconds to drop the slot', async (t) => {
+test('an upstream that falls silent is given five seconds to drop the slot', async (t) => {
   const { primary, parent, warnings, init, stop } = await prepare(t);
   let isSilent = false;
   primary.fateOf = (command) => {

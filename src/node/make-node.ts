@@ -2,9 +2,9 @@
  * What all ways of making a node have in common: look at the upstream, make the slot there, have
  * the rest built, write the node's directory.
  *
- * Either all of it is done or nothing is left: not the directory, not the slot. What cannot be taken
- * back is told by a WARNING. It ends at once when its signal aborts, but for the time in which an
- * upstream may answer that the slot is dropped.
+ * Either all of it is done or nothing is left: not the directory, not the slot. What cannot be
+ * taken back is told by a WARNING. It ends at once when its signal aborts, but for the time in
+ * which an upstream may answer that the slot is dropped.
  */
 import { basename, resolve } from 'node:path';
 import type { Clock } from '../base/clock.ts';

@@ -150,7 +150,7 @@ test('init that is interrupted while the upstream is silent leaves nothing behin
   assert.equal(existsSync(join(tree.path, 'node')), false);
 });
 
-test('of two that make a node in one directory one is refused, and the other makes it', async (t) => {
+test('of two that make a node in one directory one is refused, the other makes it', async (t) => {
   const tree = await TestDirectory.create(t);
   const primary = await startPrimaryWithRoles(tree, 'primary');
   const network = await FaultyNetwork.between(tree, primary.port);
