@@ -62,7 +62,7 @@ test('while the attached server is down the upstream gives the backup', async (t
   await follows(tree, { name: 'below', directory, from: node, primary });
 });
 
-test('pg_basebackup takes verified backups of a node, from its server or the upstream', async (t) => {
+test('pg_basebackup takes verified backups of a node, by its server or upstream', async (t) => {
   const tools = await findTools(['pg_basebackup', 'pg_verifybackup', 'pg_waldump']);
   if (tools?.major !== testedMajor()) {
     t.diagnostic('this machine has no pg_basebackup of the tested major: nothing was shown');
