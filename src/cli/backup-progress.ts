@@ -13,7 +13,7 @@ const BAR_COLUMNS = 24;
 
 /** A bar on stderr; nothing where that is no terminal. */
 export function showBackupProgress(): BackupProgress {
-  if (process.stderr.isTTY !== true) return { update: () => {}, end: () => {} };
+  if (!process.stderr.isTTY) return { update: () => {}, end: () => {} };
   let startedMs: number | undefined;
   const bar = new progress.SingleBar({
     stream: process.stderr,

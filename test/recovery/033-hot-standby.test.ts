@@ -182,7 +182,7 @@ test('limits that are raised on the primary are met by the node itself', async (
   await primary.restart();
   await waitFor('the status to tell of the pause', async () => {
     const { server } = await node.status();
-    return /^It has paused replay because/.test(server?.reason ?? '') && server?.state === 'ready';
+    return server?.state === 'ready' && server.reason?.startsWith('It has paused replay because');
   });
   assert.equal(await node.sql('SELECT pg_get_wal_replay_pause_state()'), 'paused');
   assert.equal((await node.status()).server?.restarts, 2);
