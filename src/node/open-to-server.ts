@@ -8,6 +8,7 @@
  * Whoever owns a directory can put a link in it where root is about to write. So nothing that root
  * writes into is his. A copy made by root, or a relay that got a server, is put right at its start.
  */
+import type { Stats } from 'node:fs';
 import fs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
@@ -17,6 +18,7 @@ import { WAL_DIRECTORY } from '../store/wal-store.ts';
 const OWN = process.geteuid?.() ?? 0;
 
 const PASSABLE = 0o711;
+const OURS_ALONE = 0o700;
 const LISTED_BY_GROUP = 0o750;
 const READ_BY_GROUP = 0o640;
 const PERMISSIONS = 0o7777;
@@ -30,11 +32,15 @@ export async function openToServer(directory: string, { gid }: ServerUser): Prom
   if (uid !== OWN) throw notOurs(directory, uid);
   await set(directory, { gid: ofDirectory, mode: PASSABLE });
   const walDirectory = join(directory, WAL_DIRECTORY);
-  await set(walDirectory, { gid, mode: LISTED_BY_GROUP });
+  const wanted = { gid, mode: LISTED_BY_GROUP };
+  // There may be very many files; a directory that is right has been through this.
+  if (isSet(await fs.stat(walDirectory), wanted)) return;
+  await set(walDirectory, { gid, mode: OURS_ALONE });
   // From here on nobody else can put a link in a file's place.
   for (const { name } of await regularFiles(walDirectory)) {
     await set(join(walDirectory, name), { gid, mode: READ_BY_GROUP });
   }
+  await set(walDirectory, wanted);
 }
 
 async function regularFiles(directory: string) {
@@ -44,10 +50,13 @@ async function regularFiles(directory: string) {
 
 /** Makes `path` ours, of the group, with the permissions; nothing is done to what is so. */
 async function set(path: string, { gid, mode }: { gid: number; mode: number }): Promise<void> {
-  const now = await fs.stat(path);
-  if (now.uid === OWN && now.gid === gid && (now.mode & PERMISSIONS) === mode) return;
+  if (isSet(await fs.stat(path), { gid, mode })) return;
   await fs.chown(path, OWN, gid);
   await fs.chmod(path, mode);
+}
+
+function isSet(now: Stats, { gid, mode }: { gid: number; mode: number }): boolean {
+  return now.uid === OWN && now.gid === gid && (now.mode & PERMISSIONS) === mode;
 }
 
 function notOurs(directory: string, uid: number): WalcadeError {
