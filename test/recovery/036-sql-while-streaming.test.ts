@@ -43,7 +43,7 @@ test('fifty sessions, a cancel and a slow reader of 100 MB do not hold up WAL', 
   for (const client of clients) client.on('error', () => {});
   await Promise.all(clients.map((client) => client.connect()));
   const sleeping = clients.map((client, i) =>
-    client.query<{ i: number }>('SELECT $1::int AS i FROM pg_sleep(2)', [i]).then(
+    client.query<{ i: number }>('SELECT $1::int AS i FROM pg_sleep(5)', [i]).then(
       ({ rows }) => rows[0]?.i,
       (error: { code: string }) => error.code,
     ),
