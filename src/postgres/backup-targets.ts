@@ -34,13 +34,15 @@ export interface BackupTarget {
 }
 
 /**
- * The targets of a backup, the data directory as the last. Throws 22023 if `mapping` names what is
+ * The targets of a backup by OID, whatever order the server's file system has them in, the data
+ * directory as the last. Throws 22023 if `mapping` names what is
  * no tablespace, or has two of them in one directory.
  */
 export function chooseTargets(
-  { tablespaces, dataDirectoryBytes }: BackupContents,
+  contents: BackupContents,
   { directory, mapping }: { directory: string; mapping: ReadonlyMap<string, string> },
 ): BackupTarget[] {
+  const tablespaces = [...contents.tablespaces].sort((a, b) => Number(a.oid) - Number(b.oid));
   for (const location of mapping.keys()) {
     if (tablespaces.some((tablespace) => tablespace.location === location)) continue;
     const there = tablespaces.map((tablespace) => `"${tablespace.location}"`).join(', ');
@@ -60,7 +62,7 @@ export function chooseTargets(
     directory: mapping.get(tablespace.location) ?? tablespace.location,
     bytes: tablespace.bytes,
   }));
-  return [...targets, { tablespace: undefined, directory, bytes: dataDirectoryBytes }];
+  return [...targets, { tablespace: undefined, directory, bytes: contents.dataDirectoryBytes }];
 }
 
 /** A target as the file system knows it. */

@@ -135,7 +135,8 @@ class Taking {
     const progress = new BackupProgress(totalBytes, clock, report);
     this.#progress = progress;
     for (const path of await directories.make()) this.#files.syncLater(path);
-    await this.#receive({ targets, form, systemIdentifier });
+    const oids = contents.tablespaces.map(({ oid }) => oid);
+    await this.#receive({ targets, oids, form, systemIdentifier });
     const results = await this.#client.results();
     const end = parseBackupPosition(results[0]?.rows ?? []);
     await this.#files.finish();
@@ -155,14 +156,16 @@ class Taking {
 
   async #receive({
     targets,
+    oids,
     form,
     systemIdentifier,
   }: {
     targets: readonly BackupTarget[];
+    /** Of the tablespaces, in the order in which the server sends them. */
+    oids: readonly string[];
     form: BackupForm;
     systemIdentifier: bigint;
   }): Promise<void> {
-    const oids = targets.flatMap(({ tablespace }) => tablespace?.oid ?? []);
     const parts = readBackupParts(() => this.#client.next(), { form, oids });
     for await (const part of parts) {
       if (part.kind === 'archive') await this.#unpack(part, targets);

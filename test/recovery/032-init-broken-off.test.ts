@@ -53,7 +53,7 @@ test('a backup that is interrupted leaves nothing, at once', async (t) => {
   const { tree, primary, network, location, elsewhere, init } = await primaryBehindNetwork(t);
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     const { child, outcome } = init('--tablespace-mapping', `${location}=${elsewhere}`);
-    await waitFor('data', () => existsSync(join(tree.path, 'node/data/PG_VERSION')));
+    await waitFor('data', () => existsSync(join(tree.path, 'node/data/backup_label')));
     child.kill(signal);
     assert.deepEqual(await outcome, {
       status: 1,
@@ -65,7 +65,7 @@ test('a backup that is interrupted leaves nothing, at once', async (t) => {
 
   // Also while the upstream says nothing any more: the slot is another matter.
   const { child, outcome } = init('--tablespace-mapping', `${location}=${elsewhere}`);
-  await waitFor('data', () => existsSync(join(tree.path, 'node/data/PG_VERSION')));
+  await waitFor('data', () => existsSync(join(tree.path, 'node/data/backup_label')));
   network.cutSilently();
   child.kill('SIGINT');
   const { stderr } = await outcome;
@@ -78,7 +78,7 @@ test('a backup that is interrupted leaves nothing, at once', async (t) => {
 test('an upstream that is killed keeps the slot, of which init warns', async (t) => {
   const { tree, primary, location, elsewhere, init } = await primaryBehindNetwork(t);
   const { outcome } = init('--tablespace-mapping', `${location}=${elsewhere}`);
-  await waitFor('data', () => existsSync(join(tree.path, 'node/data/PG_VERSION')));
+  await waitFor('data', () => existsSync(join(tree.path, 'node/data/backup_label')));
   await primary.kill9();
   const said = await outcome;
   assertRefused(said, {
@@ -95,11 +95,11 @@ test('an upstream that is killed keeps the slot, of which init warns', async (t)
 test('with --keep what came stays, and is no node', async (t) => {
   const { tree, primary, network, location, elsewhere, init } = await primaryBehindNetwork(t);
   const { outcome } = init('--keep', '--tablespace-mapping', `${location}=${elsewhere}`);
-  await waitFor('data', () => existsSync(join(tree.path, 'node/data/PG_VERSION')));
+  await waitFor('data', () => existsSync(join(tree.path, 'node/data/backup_label')));
   network.resetAll();
   assertRefused(await outcome, { message: /^connection to upstream was lost during the base/ });
   assert.deepEqual(await fs.readdir(join(tree.path, 'node')), ['data']);
-  assert.ok((await fs.readdir(join(tree.path, 'node/data'))).includes('PG_VERSION'));
+  assert.ok((await fs.readdir(join(tree.path, 'node/data'))).includes('backup_label'));
   assert.equal((await fs.readdir(elsewhere)).length, 1);
   assert.equal(await slotsOf(primary), '');
 
@@ -121,10 +121,11 @@ test('a standby that is promoted meanwhile gives no backup', async (t) => {
   });
   await standby.start();
   await standby.waitForCatchup(primary);
-  const network = await FaultyNetwork.between(tree, standby.port, SLOW);
+  // So slow that the most of it is still to come when the standby has been promoted.
+  const network = await FaultyNetwork.between(tree, standby.port, { bytesPerSecond: 1_000_000 });
   const init = await initThrough(tree, network);
   const { outcome } = init();
-  await waitFor('data', () => existsSync(join(tree.path, 'node/data/PG_VERSION')));
+  await waitFor('data', () => existsSync(join(tree.path, 'node/data/backup_label')));
   await standby.promote();
   network.setFaults({ bytesPerSecond: 0 });
   assertRefused(await outcome, {
@@ -143,7 +144,7 @@ test('a connection that idles during the backup may be lost meanwhile', async (t
   await primary.restart();
   await primary.promote();
   const { outcome } = init('--tablespace-mapping', `${location}=${elsewhere}`);
-  await waitFor('data', () => existsSync(join(tree.path, 'node/data/PG_VERSION')));
+  await waitFor('data', () => existsSync(join(tree.path, 'node/data/backup_label')));
   await primary.sql(
     `SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE state <> 'backup'`,
   );
