@@ -213,7 +213,10 @@ function begin({
   let isOver = false;
   prepare({ client, server });
   const onGreeted = (key: BackendKeyData | undefined): void => void keys.push(key);
-  void passSql({ client, server, opening: OPENING, onGreeted }).then(() => (isOver = true));
+  // Nobody here has more to say: what is left is given, and that is the end.
+  const onServerGone = (): void => void client.end(() => client.destroy());
+  const passage = { client, server, opening: OPENING, onGreeted, onServerGone };
+  void passSql(passage).then(() => (isOver = true));
   return {
     client: listen(farClient, clientReads),
     server: listen(farServer, serverReads),

@@ -18,6 +18,8 @@ export interface SqlPassageOptions {
   opening: Buffer;
   /** Called once: the server has named the session's key, or has ended or begun it without one. */
   onGreeted: (key: BackendKeyData | undefined) => void;
+  /** Called once: the client has been given all that is left, and has yet to close. */
+  onServerGone: () => void;
 }
 
 /** Resolves when both ends are closed, for whatever reason; never rejects. */
@@ -26,6 +28,7 @@ export async function passSql({
   server,
   opening,
   onGreeted,
+  onServerGone,
 }: SqlPassageOptions): Promise<void> {
   for (const end of [client, server]) end.on('error', () => {});
   readToTheEnd(server);
@@ -38,7 +41,12 @@ export async function passSql({
   // A server closes altogether; a client may say no more and still listen.
   whenEnded(server, () => server.destroy());
   void closing(client).then(() => server.destroy());
-  void closing(server).then(() => client.end(() => client.destroy()));
+  // A client that is closed while it still speaks is told of a reset, and may lose the last words.
+  void closing(server).then(() => {
+    client.end();
+    client.resume();
+    onServerGone();
+  });
   client.resume();
   server.resume();
   await closed;
@@ -61,6 +69,7 @@ function move(from: Duplex, to: Duplex): void {
     if (to.writableLength === 0 && from.isPaused()) from.resume();
   };
   from.on('data', (chunk: Buffer) => {
+    if (to.destroyed) return;
     to.write(chunk, readOn);
     // The operating system takes most writes at once. Until it has, the chunk is in use, and the
     // next read may go into the same memory.

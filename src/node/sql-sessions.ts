@@ -26,7 +26,7 @@ export interface SqlSessionsOptions {
   clock: Clock;
 }
 
-/** How long clients may take for the server's last words when the node stops. */
+/** How long clients may take for the server's last words. */
 const LINGER_MS = 5000;
 
 export class SqlSessions {
@@ -77,7 +77,15 @@ export class SqlSessions {
         onGreeted();
         if (key !== undefined) this.#remember(key, { client, server });
       },
+      onServerGone: () => this.#closeInTime(client),
     });
+  }
+
+  /** A client that has heard the end of its session closes; one that does not is closed. */
+  #closeInTime(client: Duplex): void {
+    if (client.destroyed) return;
+    const timer = this.#clock.setTimer(LINGER_MS, () => client.destroy());
+    client.once('close', () => timer.cancel());
   }
 
   /** Lets the session be cancelled for as long as both of its ends are there. */

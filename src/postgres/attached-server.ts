@@ -94,8 +94,9 @@ export class AttachedServer {
 
   /** For an immediate shutdown of the node: sends SIGQUIT and does not wait. */
   abandon(): void {
-    this.#abandoned.abort(new Error('the attached server is abandoned'));
+    // Before it is asked for a fast shutdown, which it might be quick with.
     this.#life?.abandon();
+    this.#abandoned.abort(new Error('the attached server is abandoned'));
   }
 
   async #endLeftServer(stop: AbortSignal): Promise<void> {

@@ -53,6 +53,7 @@ export class ServerLife {
   #postmaster: Postmaster | undefined;
   #fileStatus = '';
   #isStopping = false;
+  #isAbandoned = false;
   #isPaused = false;
   #state: LifeState = 'starting';
   #wasReady = false;
@@ -106,11 +107,12 @@ export class ServerLife {
   shutDown(): void {
     this.#isStopping = true;
     this.#update();
-    this.#postmaster?.signal('SIGINT');
+    if (!this.#isAbandoned) this.#postmaster?.signal('SIGINT');
   }
 
   /** Asks for an immediate shutdown. */
   abandon(): void {
+    this.#isAbandoned = true;
     this.#postmaster?.signal('SIGQUIT');
   }
 
