@@ -197,14 +197,22 @@ test('a client that vanishes ends its session, and a server that ends it says wh
 
   // Busy or idle, each hears the reason.
   const clients = await Promise.all(Array.from({ length: 10 }, (_, i) => open(`victim ${i}`)));
-  const reasons = clients.map(async (client, i) => {
-    const failed = once(client, 'error') as Promise<[{ code?: string }]>;
-    const busy = (async () => {
-      if (i > 0) for (;;) await client.query('SELECT 1');
-    })().catch((error: { code?: string }) => error.code);
-    return (await (i > 0 ? busy : failed.then(([{ code }]) => code))) ?? '';
-  });
-  for (const client of clients) client.on('error', () => {});
+  const reasons = clients.map(
+    (client, i) =>
+      new Promise<string>((resolve) => {
+        // Said in the middle of a query it is the query's error, else the connection's.
+        const hear = (error: Error): void => {
+          const { code } = error as Error & { code?: string };
+          if (code !== undefined) resolve(code);
+        };
+        const stayBusy = async (): Promise<never> => {
+          for (;;) await client.query('SELECT 1');
+        };
+        client.on('error', hear);
+        client.once('end', () => setImmediate(() => resolve('nothing')));
+        if (i > 0) stayBusy().catch(hear);
+      }),
+  );
   await server.sql(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ 'victim'",
   );
