@@ -3,7 +3,8 @@
  * before gives it, and what the primary is told of the first of them.
  */
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
+import { numberCluster } from '../harness/number-cluster.ts';
 import { PostgresCluster } from '../harness/postgres-cluster.ts';
 import { TestDirectory } from '../harness/test-directory.ts';
 import { waitFor } from '../harness/wait.ts';
@@ -12,7 +13,7 @@ import { WalcadeNode } from '../harness/walcade-node.ts';
 const CHAIN_LENGTH = 5;
 
 test('each of five nodes in a chain is made from the one before, and follows it', async (t) => {
-  const { tree, primary } = await startPrimary(t);
+  const { tree, primary } = await numberCluster(t);
   const chain = await startChain(tree, primary, CHAIN_LENGTH);
   const [first, second, middle, fourth, last] = chain as [WalcadeNode, ...WalcadeNode[]];
   assert.ok(second && middle && fourth && last);
@@ -52,7 +53,7 @@ test('each of five nodes in a chain is made from the one before, and follows it'
 });
 
 test('a commit that is to be applied on a node waits for its attached server', async (t) => {
-  const { tree, primary } = await startPrimary(t);
+  const { tree, primary } = await numberCluster(t);
   const [node, below] = await startChain(tree, primary, 2);
   assert.ok(node && below);
   await primary.configure({
@@ -112,15 +113,4 @@ async function startChain(
 
 async function serverPid(node: WalcadeNode): Promise<number> {
   return waitFor(`the server of ${node.name}`, async () => (await node.status()).server?.pid);
-}
-
-/** A running primary with a table `number`. */
-async function startPrimary(
-  t: TestContext,
-): Promise<{ tree: TestDirectory; primary: PostgresCluster }> {
-  const tree = await TestDirectory.create(t);
-  const primary = await PostgresCluster.init(tree, { name: 'primary' });
-  await primary.start();
-  await primary.sql('CREATE TABLE number (value int)');
-  return { tree, primary };
 }

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { chmod, chown, lstat, readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import type { ServerUser } from '../../src/postgres/server-user.ts';
 import {
   type Outcome,
@@ -15,10 +15,9 @@ import {
   assertRefused,
   walcade,
 } from '../harness/command-line.ts';
+import { numberCluster } from '../harness/number-cluster.ts';
 import { findPostgres, postgresUser } from '../harness/postgres-binaries.ts';
-import { PostgresCluster } from '../harness/postgres-cluster.ts';
 import { SqlClient } from '../harness/sql-client.ts';
-import { TestDirectory } from '../harness/test-directory.ts';
 import { waitForValue } from '../harness/wait.ts';
 import { WalcadeNode } from '../harness/walcade-node.ts';
 
@@ -29,7 +28,7 @@ const OTHERS = 0o077;
 const WRITABLE_BY_OTHERS = 0o022;
 
 test('an ordinary user makes, starts, asks and stops a node, and all of it is his', async (t) => {
-  const { tree, primary } = await startPrimary(t);
+  const { tree, primary } = await numberCluster(t);
   const user = await postgresUser();
   const home = await tree.makeDirectory('home');
   if (user !== undefined) await chown(home, user.uid, user.gid);
@@ -71,7 +70,7 @@ test('an ordinary user makes, starts, asks and stops a node, and all of it is hi
 test('as root a node stays root, and PostgreSQL has what it needs and no more', async (t) => {
   const user = await postgresUser();
   if (user === undefined) return t.diagnostic('not tested: this is not root');
-  const { tree, primary } = await startPrimary(t);
+  const { tree, primary } = await numberCluster(t);
   const node = await WalcadeNode.init(tree, {
     name: 'node',
     upstream: primary.conninfo,
@@ -122,7 +121,7 @@ test('as root a node stays root, and PostgreSQL has what it needs and no more', 
 test('what PostgreSQL could not use as its own user is refused at once', async (t) => {
   const user = await postgresUser();
   if (user === undefined) return t.diagnostic('not tested: this is not root');
-  const { tree, primary } = await startPrimary(t);
+  const { tree, primary } = await numberCluster(t);
   const programs = ['--postgres-bin', dirname((await findPostgres()).postgres)];
   const upstream = ['--upstream', primary.conninfo, ...programs];
   const inside = await tree.makeDirectory('inside');
@@ -180,15 +179,4 @@ async function inventory(directory: string) {
     }),
   );
   return found.flat();
-}
-
-/** A running primary with a table `number`. */
-async function startPrimary(
-  t: TestContext,
-): Promise<{ tree: TestDirectory; primary: PostgresCluster }> {
-  const tree = await TestDirectory.create(t);
-  const primary = await PostgresCluster.init(tree, { name: 'primary' });
-  await primary.start();
-  await primary.sql('CREATE TABLE number (value int)');
-  return { tree, primary };
 }

@@ -16,6 +16,7 @@ import {
   initNode,
   walcade,
 } from '../harness/command-line.ts';
+import { makeTablespace } from '../harness/number-cluster.ts';
 import { findPostgres, postgresUser, testedMajor } from '../harness/postgres-binaries.ts';
 import { PostgresCluster, type Settings } from '../harness/postgres-cluster.ts';
 import { findTools } from '../harness/postgres-tools.ts';
@@ -98,8 +99,8 @@ test('init looks for the programs of the upstream before it asks for a backup', 
 
 test('init takes no place that is taken, and says how to have tablespaces elsewhere', async (t) => {
   const { tree, primary, bin, refuses } = await primaryToInitFrom(t);
-  const there = await makeTablespace(tree, primary, 'first');
-  const second = await makeTablespace(tree, primary, 'second');
+  const there = await makeTablespace({ tree, primary }, 'first');
+  const second = await makeTablespace({ tree, primary }, 'second');
   const map = (...pairs: [string, string][]): string[] =>
     pairs.flatMap(([from, to]) => ['--tablespace-mapping', `${from}=${to}`]);
   const elsewhere = (location: string): RegExp =>
@@ -271,20 +272,6 @@ async function primaryToInitFrom(t: TestContext, settings: Settings = {}) {
     assert.equal(await slotsOf(primary), '', args.join(' '));
   };
   return { tree, primary, bin, refuses };
-}
-
-/** Makes a tablespace on the primary, which has something in it, and gives its directory. */
-async function makeTablespace(
-  tree: TestDirectory,
-  primary: PostgresCluster,
-  name: string,
-): Promise<string> {
-  const location = await tree.makeDirectory(name);
-  const user = await postgresUser();
-  if (user !== undefined) await fs.chown(location, user.uid, user.gid);
-  await primary.sql(`CREATE TABLESPACE ${name} LOCATION '${location}'`);
-  await primary.sql(`CREATE TABLE in_${name} TABLESPACE ${name} AS SELECT 1 AS value`);
-  return location;
 }
 
 function slotsOf(primary: PostgresCluster): Promise<string> {

@@ -5,18 +5,18 @@
 import assert from 'node:assert/strict';
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
+import { makeTablespace, numberCluster, numberClusterWithNode } from '../harness/number-cluster.ts';
 import { postgresUser, testedMajor } from '../harness/postgres-binaries.ts';
 import { PostgresCluster } from '../harness/postgres-cluster.ts';
 import { findTools } from '../harness/postgres-tools.ts';
 import { SqlClient } from '../harness/sql-client.ts';
 import type { SqlServer } from '../harness/sql-server.ts';
-import { TestDirectory } from '../harness/test-directory.ts';
 import { waitFor } from '../harness/wait.ts';
 import { WalcadeNode } from '../harness/walcade-node.ts';
 
 test('a dump of the node is that of the primary', async (t) => {
-  const { primary, node } = await primaryAndNode(t);
+  const { primary, node } = await numberClusterWithNode(t);
   // WAL has a sequence some values ahead of what was given out, unless it was set.
   await primary.sql(
     `CREATE TABLE parent (id serial PRIMARY KEY, value text) PARTITION BY RANGE (id);
@@ -46,7 +46,7 @@ test('a dump of the node is that of the primary', async (t) => {
 });
 
 test('a query in conflict with recovery is cancelled, unless feedback is sent', async (t) => {
-  const { tree, primary, node } = await primaryAndNode(t);
+  const { tree, primary, node } = await numberClusterWithNode(t);
   const lower = await WalcadeNode.init(tree, {
     name: 'lower',
     upstream: node.conninfo,
@@ -92,10 +92,8 @@ test('a query in conflict with recovery is cancelled, unless feedback is sent', 
 });
 
 test('a tablespace that cannot be made here stops the server, and no WAL', async (t) => {
-  const tree = await TestDirectory.create(t);
-  const primary = await PostgresCluster.init(tree, { name: 'primary' });
-  await primary.start();
-  const location = await makeTablespace(tree, primary, 'mapped');
+  const { tree, primary } = await numberCluster(t);
+  const location = await makeTablespace({ tree, primary }, 'mapped');
   const elsewhere = join(tree.path, 'elsewhere');
   const node = await WalcadeNode.init(tree, {
     name: 'node',
@@ -104,15 +102,15 @@ test('a tablespace that cannot be made here stops the server, and no WAL', async
     args: ['--tablespace-mapping', `${location}=${elsewhere}`],
   });
   await node.start();
-  await primary.sql('CREATE TABLE number TABLESPACE mapped AS SELECT 1 AS value');
+  await primary.sql('CREATE TABLE placed TABLESPACE mapped AS SELECT 1 AS value');
   await node.waitForCatchup(primary);
   assert.equal(await node.dump(), await primary.dump());
-  const path = await node.sql(`SELECT pg_relation_filepath('number')`);
+  const path = await node.sql(`SELECT pg_relation_filepath('placed')`);
   assert.match(await fs.realpath(join(node.directory, 'data', path)), new RegExp(`^${elsewhere}/`));
 
   // One that is on the primary's machine only.
   await node.stop();
-  const gone = await makeTablespace(tree, primary, 'gone');
+  const gone = await makeTablespace({ tree, primary }, 'gone');
   await primary.sql('DROP TABLESPACE gone');
   await fs.rm(gone, { recursive: true });
   await primary.sql('INSERT INTO number VALUES (2)');
@@ -134,8 +132,8 @@ test('a tablespace that cannot be made here stops the server, and no WAL', async
 
 test('a tablespace that is shared with the primary outlives the node', async (t) => {
   // It was removed with the node, and the primary did not start any more.
-  const { tree, primary, node } = await primaryAndNode(t);
-  const shared = await makeTablespace(tree, primary, 'shared');
+  const { tree, primary, node } = await numberClusterWithNode(t);
+  const shared = await makeTablespace({ tree, primary }, 'shared');
   await primary.sql('CREATE TABLE precious TABLESPACE shared AS SELECT 1 AS value');
   await node.waitForCatchup(primary);
   assert.equal(await node.sql('SELECT value FROM precious'), '1');
@@ -149,7 +147,7 @@ test('a tablespace that is shared with the primary outlives the node', async (t)
 
 test('limits that are raised on the primary are met by the node itself', async (t) => {
   // From 14 on the server paused replay, ready all the while, until somebody restarted the node.
-  const { primary, node } = await primaryAndNode(t);
+  const { primary, node } = await numberClusterWithNode(t);
   node.expectLog(/hot standby is not possible because/);
   // 13 shuts down instead.
   if (testedMajor() === 13) node.expectLog(/the attached PostgreSQL server has ended with exit/);
@@ -198,7 +196,7 @@ test('libpq tells the node from the primary by their session attributes', async 
     t.diagnostic('this machine has no psql: nothing was shown');
     return;
   }
-  const { primary, node } = await primaryAndNode(t);
+  const { primary, node } = await numberClusterWithNode(t);
   const ask = async (ports: number[], wanted: string): Promise<string> => {
     const conninfo = `host=127.0.0.1,127.0.0.1 port=${ports.join()} user=postgres dbname=postgres`;
     const where = ['-d', `${conninfo} target_session_attrs=${wanted}`];
@@ -220,7 +218,7 @@ test('libpq tells the node from the primary by their session attributes', async 
 });
 
 test('every statement has the outcome that it has on a plain standby', async (t) => {
-  const { tree, primary, node } = await primaryAndNode(t);
+  const { tree, primary, node } = await numberClusterWithNode(t);
   node.expectLog(/ERROR:/);
   const standby = await PostgresCluster.standby(tree, {
     name: 'standby',
@@ -303,39 +301,10 @@ const STATEMENTS = [
   'no such statement',
 ];
 
-/** A running primary with a table `number`, and a running node with an attached server below it. */
-async function primaryAndNode(t: TestContext) {
-  const tree = await TestDirectory.create(t);
-  const primary = await PostgresCluster.init(tree, { name: 'primary' });
-  await primary.start();
-  await primary.sql('CREATE TABLE number (value int)');
-  const node = await WalcadeNode.init(tree, {
-    name: 'node',
-    upstream: primary.conninfo,
-    withPostgres: true,
-  });
-  await node.start();
-  await node.waitForCatchup(primary);
-  return { tree, primary, node };
-}
-
 /** Deletes all rows, and has what they took up cleaned, but for the end of the file. */
 async function removeRows(primary: PostgresCluster): Promise<void> {
   await primary.sql('DELETE FROM number');
   await primary.sql('VACUUM (TRUNCATE false) number');
-}
-
-/** Makes an empty tablespace on the primary and gives its directory. */
-async function makeTablespace(
-  tree: TestDirectory,
-  primary: PostgresCluster,
-  name: string,
-): Promise<string> {
-  const location = await tree.makeDirectory(name);
-  const user = await postgresUser();
-  if (user !== undefined) await fs.chown(location, user.uid, user.gid);
-  await primary.sql(`CREATE TABLESPACE ${name} LOCATION '${location}'`);
-  return location;
 }
 
 function hostOf(server: PostgresCluster | WalcadeNode): string {

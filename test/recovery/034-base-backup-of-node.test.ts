@@ -5,8 +5,9 @@
 import assert from 'node:assert/strict';
 import { appendFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { backUp } from '../harness/base-backup.ts';
+import { numberCluster, numberClusterWithNode } from '../harness/number-cluster.ts';
 import { testedMajor } from '../harness/postgres-binaries.ts';
 import { PostgresCluster } from '../harness/postgres-cluster.ts';
 import { findTools } from '../harness/postgres-tools.ts';
@@ -15,7 +16,7 @@ import { waitFor } from '../harness/wait.ts';
 import { WalcadeNode } from '../harness/walcade-node.ts';
 
 test('the attached server gives the base backups of its node and of a relay below', async (t) => {
-  const { tree, primary, node } = await primaryAndNode(t);
+  const { tree, primary, node } = await numberClusterWithNode(t);
   const relay = await WalcadeNode.init(tree, { name: 'relay', upstream: node.conninfo });
   await relay.start();
   for (const from of [node, relay]) {
@@ -33,7 +34,7 @@ test('the attached server gives the base backups of its node and of a relay belo
 });
 
 test('a node two deep is made of the one above it, and gives backups of its own', async (t) => {
-  const { tree, primary, node } = await primaryAndNode(t);
+  const { tree, primary, node } = await numberClusterWithNode(t);
   const before = await backupsOf(primary);
   const lower = await WalcadeNode.init(tree, {
     name: 'lower',
@@ -53,7 +54,7 @@ test('a node two deep is made of the one above it, and gives backups of its own'
 });
 
 test('while the attached server is down the upstream gives the backup', async (t) => {
-  const { tree, primary, node } = await primaryAndNode(t);
+  const { tree, primary, node } = await numberClusterWithNode(t);
   const before = await backupsOf(primary);
   await keepServerDown(node);
   const directory = join(tree.path, 'of-down');
@@ -68,7 +69,7 @@ test('pg_basebackup takes verified backups of a node, by its server or upstream'
     t.diagnostic('this machine has no pg_basebackup of the tested major: nothing was shown');
     return;
   }
-  const { tree, primary, node } = await primaryAndNode(t);
+  const { tree, primary, node } = await numberClusterWithNode(t);
   const before = await backupsOf(primary);
   for (const state of ['ready', 'down'] as const) {
     if (state === 'down') await keepServerDown(node);
@@ -88,20 +89,37 @@ test('pg_basebackup takes verified backups of a node, by its server or upstream'
   }
 });
 
-/** A running primary with a table `number`, and a running node with an attached server below it. */
-async function primaryAndNode(t: TestContext) {
-  const tree = await TestDirectory.create(t);
-  const primary = await PostgresCluster.init(tree, { name: 'primary' });
-  await primary.start();
-  await primary.sql('CREATE TABLE number (value int)');
-  const node = await WalcadeNode.init(tree, {
-    name: 'node',
-    upstream: primary.conninfo,
-    withPostgres: true,
+/** How a server that is no primary on timeline 1 comes to be: it gives what a node is made from. */
+const SOURCES = {
+  'a plain standby': async (tree: TestDirectory, primary: PostgresCluster) => {
+    const standby = await PostgresCluster.standby(tree, {
+      name: 'standby',
+      from: await primary.backup(join(tree.path, 'backup')),
+      upstreamConninfo: primary.conninfo,
+    });
+    await standby.start();
+    await standby.waitForCatchup(primary);
+    return { from: standby, writer: primary };
+  },
+  'a standby that was promoted': async (tree: TestDirectory, primary: PostgresCluster) => {
+    const { from } = await SOURCES['a plain standby'](tree, primary);
+    await from.promote();
+    return { from, writer: from };
+  },
+};
+
+for (const [what, make] of Object.entries(SOURCES)) {
+  test(`a node is made from ${what} and follows it`, async (t) => {
+    const { tree, primary } = await numberCluster(t);
+    const { from, writer } = await make(tree, primary);
+    const options = { name: 'node', upstream: from.conninfo, withPostgres: true };
+    const node = await WalcadeNode.init(tree, options);
+    await node.start();
+    await writer.sql('INSERT INTO number SELECT generate_series(1, 1000)');
+    await node.waitForCatchup(writer);
+    assert.equal(await node.dump(), await writer.dump());
+    assert.equal(await from.sql('SELECT application_name FROM pg_stat_replication'), 'node');
   });
-  await node.start();
-  await node.waitForCatchup(primary);
-  return { tree, primary, node };
 }
 
 /** A standby that is started on the backup streams from the node and gets what the primary has. */
