@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, realpath, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
 import { type TestContext, test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { isEndUnnoted, parsePostmasterPid, runningServer } from './postmaster-pid.ts';
@@ -79,11 +80,15 @@ test('a process in the directory is the server; one elsewhere got its number lat
 test('a server whose end nobody has noted is neither running nor gone', async (t) => {
   if (process.platform !== 'linux') return t.diagnostic('not run: only Linux tells of it');
   const directory = await makeDirectory(t);
-  // What `exec` makes of the shell never asks after the shell's child.
-  const parent = spawn('/bin/sh', ['-c', ': & echo $!; exec sleep 60'], { stdio: 'pipe' });
+  // A shell may ask after its child at any time; what `exec` makes of it never does.
+  const script = 'cat <&3 & echo $!; exec sleep 60';
+  const parent = spawn('/bin/sh', ['-c', script], { stdio: ['ignore', 'pipe', 'ignore', 'pipe'] });
   t.after(() => parent.kill('SIGKILL'));
-  const [pid] = (await once(parent.stdout, 'data')) as [Buffer];
+  const [pid] = (await once(parent.stdout as Readable, 'data')) as [Buffer];
+  while ((await readFile(`/proc/${parent.pid}/comm`, 'utf8')) !== 'sleep\n') await setImmediate();
   await writeFile(join(directory, 'postmaster.pid'), pid);
+  assert.equal(await isEndUnnoted(directory), false);
+  (parent.stdio[3] as Writable).end();
   while (!(await isEndUnnoted(directory))) await setImmediate();
   assert.equal(await runningServer(directory), undefined);
 });
