@@ -112,6 +112,8 @@ export class AttachedServer {
     const { clock, log } = this.#options;
     for (let failures = 0; !stop.aborted; this.#restarts++) {
       const limits = await standbyLimits(this.#options);
+      // A server is not started only to be stopped.
+      stop.throwIfAborted();
       const life = new ServerLife({
         ...this.#options,
         settings: { ...limits.raised, ...this.#options.settings() },
