@@ -1,7 +1,7 @@
 /** System errors as people are told of them. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { accessing } from './file-access-error.ts';
+import { accessing, ifThere } from './file-access-error.ts';
 
 const systemError = (code: string): Error => Object.assign(new Error(`${code}: raw`), { code });
 
@@ -35,4 +35,11 @@ test('what goes well is given, and what is no system error is thrown as it is', 
     }),
     (error) => error === other,
   );
+});
+
+test('what is not there is undefined, and what is there but cannot be used is an error', async () => {
+  assert.equal(await ifThere(Promise.resolve(7)), 7);
+  assert.equal(await ifThere(Promise.reject(systemError('ENOENT'))), undefined);
+  await assert.rejects(ifThere(Promise.reject(systemError('ENOTDIR'))), { code: 'ENOTDIR' });
+  await assert.rejects(ifThere(Promise.reject(new Error('ENOENT'))), { message: 'ENOENT' });
 });

@@ -1,4 +1,7 @@
-/** What is said, and with which SQLSTATE, when a file cannot be used as it should be. */
+/**
+ * What is said, and with which SQLSTATE, when a file cannot be used as it should be; and that it
+ * is not there, where this is no error.
+ */
 import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from './errors.ts';
 
 /** What there is no SQLSTATE for in this table is an input/output error. */
@@ -34,5 +37,15 @@ export async function accessing<T>(
     return await use();
   } catch (error) {
     throw fileAccessError(error, action, path);
+  }
+}
+
+/** What was asked of a file; undefined if there is none (ENOENT). */
+export async function ifThere<T>(result: Promise<T>): Promise<T | undefined> {
+  try {
+    return await result;
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined;
+    throw error;
   }
 }

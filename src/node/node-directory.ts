@@ -10,7 +10,8 @@ import fs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import locks from 'fs-native-extensions';
 import type { Clock } from '../base/clock.ts';
-import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from '../base/errors.ts';
+import { SQLSTATE, WalcadeError, describeSystemError } from '../base/errors.ts';
+import { ifThere } from '../base/file-access-error.ts';
 import { CONTROL_FILE } from '../store/control-file.ts';
 
 export const PID_FILE = 'walcade.pid';
@@ -99,13 +100,8 @@ async function isFileAt(file: fs.FileHandle, path: string): Promise<boolean> {
 
 /** The process that has the node; undefined when it is stopped, whatever a stale file says. */
 export async function runningPid(directory: string): Promise<number | undefined> {
-  let file: fs.FileHandle;
-  try {
-    file = await fs.open(join(directory, PID_FILE), 'r+');
-  } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return undefined;
-    throw error;
-  }
+  const file = await ifThere(fs.open(join(directory, PID_FILE), 'r+'));
+  if (file === undefined) return undefined;
   try {
     if (!locks.tryLock(file.fd, { shared: true })) return await readPid(file);
     locks.unlock(file.fd);

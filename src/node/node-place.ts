@@ -9,7 +9,8 @@
 import type { BigIntStats } from 'node:fs';
 import fs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { SQLSTATE, WalcadeError, systemErrorCode } from '../base/errors.ts';
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import { ifThere } from '../base/file-access-error.ts';
 import type { NodePlace } from '../store/control-file.ts';
 import { slotNameOf } from './slot-name.ts';
 
@@ -108,13 +109,4 @@ function identityOf({ ino, birthtimeNs }: BigIntStats): string {
 
 function statOf(path: string): Promise<BigIntStats> {
   return fs.stat(path, { bigint: true });
-}
-
-async function ifThere<T>(result: Promise<T>): Promise<T | undefined> {
-  try {
-    return await result;
-  } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return undefined;
-    throw error;
-  }
 }

@@ -2,7 +2,8 @@
 import fs from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Disk } from '../base/disk.ts';
-import { SQLSTATE, WalcadeError, asWalcadeError, systemErrorCode } from '../base/errors.ts';
+import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
+import { ifThere } from '../base/file-access-error.ts';
 import { loadConfig } from '../config/conf-file.ts';
 import type { NodeConfig } from '../config/parameters.ts';
 import { formatDropSlot } from '../protocol/replication-command.ts';
@@ -36,7 +37,7 @@ export async function checkRemovable(disk: Disk, path: string): Promise<Removal>
   const config = await loadConfig(directory);
   const slot = await ownSlot(disk, directory, config);
   if (config.dataDirectory === '') return { directory, slot, left: [] };
-  const dataDirectory = await realPathOf(resolve(directory, config.dataDirectory));
+  const dataDirectory = await ifThere(fs.realpath(resolve(directory, config.dataDirectory)));
   if (dataDirectory === undefined) return { directory, slot, left: [] };
   await checkServerStopped(dataDirectory);
   const isInside = dataDirectory.startsWith(`${directory}/`);
@@ -58,15 +59,6 @@ async function ownSlot(
   const now = await readPlace(directory, { name, primarySlotName, dataDirectory: data });
   if (relocationOf(recorded, now) === 'copied') return undefined;
   return primarySlotName || undefined;
-}
-
-async function realPathOf(path: string): Promise<string | undefined> {
-  try {
-    return await fs.realpath(path);
-  } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return undefined;
-    throw error;
-  }
 }
 
 /** A server that outlived a node that was killed may still be shutting down. */

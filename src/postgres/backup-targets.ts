@@ -18,8 +18,8 @@ import {
   statfs,
 } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { SQLSTATE, WalcadeError, systemErrorCode } from '../base/errors.ts';
-import { accessing } from '../base/file-access-error.ts';
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import { accessing, ifThere } from '../base/file-access-error.ts';
 import { formatBytes } from '../base/format-bytes.ts';
 import type { BackupContents, SourceTablespace } from './backup-command.ts';
 import type { ServerUser } from './server-user.ts';
@@ -229,14 +229,7 @@ async function findPlace(target: BackupTarget): Promise<Place> {
 }
 
 async function realPathIfThere(path: string): Promise<string | undefined> {
-  try {
-    return await accessing('read directory', path, () => realpath(path));
-  } catch (error) {
-    if (error instanceof WalcadeError && systemErrorCode(error.cause) === 'ENOENT') {
-      return undefined;
-    }
-    throw error;
-  }
+  return accessing('read directory', path, () => ifThere(realpath(path)));
 }
 
 async function refuseUsed(target: BackupTarget): Promise<void> {

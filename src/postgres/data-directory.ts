@@ -6,8 +6,8 @@
  */
 import fs from 'node:fs/promises';
 import { join } from 'node:path';
-import { SQLSTATE, WalcadeError, describeSystemError, systemErrorCode } from '../base/errors.ts';
-import { accessing } from '../base/file-access-error.ts';
+import { SQLSTATE, WalcadeError, describeSystemError } from '../base/errors.ts';
+import { accessing, ifThere } from '../base/file-access-error.ts';
 import { type Lsn, type TimelineId, parseLsn, timelineId } from '../wal/lsn.ts';
 import { withoutMissingIncludes } from './conf-includes.ts';
 import { readControlData } from './control-data.ts';
@@ -86,13 +86,4 @@ ${lines.join('')}`;
 /** Whether `path` leads to something. */
 async function isThere(path: string): Promise<boolean> {
   return accessing('read file', path, async () => (await ifThere(fs.stat(path))) !== undefined);
-}
-
-async function ifThere<T>(result: Promise<T>): Promise<T | undefined> {
-  try {
-    return await result;
-  } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return undefined;
-    throw error;
-  }
 }

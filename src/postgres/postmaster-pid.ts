@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemErrorCode } from '../base/errors.ts';
+import { ifThere } from '../base/file-access-error.ts';
 
 export const POSTMASTER_PID_FILE = 'postmaster.pid';
 
@@ -37,12 +38,8 @@ export function parsePostmasterPid(text: string): PostmasterPid | undefined {
 
 /** What the file of `dataDirectory` says now; undefined if there is none, or none that is read. */
 export async function readPostmasterPid(dataDirectory: string): Promise<PostmasterPid | undefined> {
-  try {
-    return parsePostmasterPid(await readFile(join(dataDirectory, POSTMASTER_PID_FILE), 'utf8'));
-  } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return undefined;
-    throw error;
-  }
+  const text = await ifThere(readFile(join(dataDirectory, POSTMASTER_PID_FILE), 'utf8'));
+  return text === undefined ? undefined : parsePostmasterPid(text);
 }
 
 /** The server that runs in `dataDirectory` now; undefined if none, whatever a stale file says. */

@@ -3,7 +3,8 @@ import { execFile } from 'node:child_process';
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { SQLSTATE, WalcadeError, systemErrorCode } from '../base/errors.ts';
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import { ifThere } from '../base/file-access-error.ts';
 import { serverEnvironment } from './server-environment.ts';
 import type { ServerUser } from './server-user.ts';
 
@@ -37,12 +38,9 @@ export async function removeServerSlots(
 }
 
 async function isThere(directory: string): Promise<boolean> {
-  try {
-    if ((await lstat(directory)).isDirectory()) return true;
-  } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return false;
-    throw error;
-  }
+  const stat = await ifThere(lstat(directory));
+  if (stat === undefined) return false;
+  if (stat.isDirectory()) return true;
   throw new WalcadeError(
     SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
     `"${directory}" is not a directory`,

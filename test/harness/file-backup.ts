@@ -5,7 +5,7 @@
  */
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
-import { systemErrorCode } from '../../src/base/errors.ts';
+import { ifThere } from '../../src/base/file-access-error.ts';
 import type { ServerUser } from '../../src/postgres/server-user.ts';
 import type { SqlClient } from './sql-client.ts';
 
@@ -81,7 +81,7 @@ async function copyTree(
   isWanted: (path: string) => boolean,
   inside = '',
 ): Promise<void> {
-  const entries = await ifPresent(fs.readdir(join(source, inside), { withFileTypes: true }), []);
+  const entries = (await ifThere(fs.readdir(join(source, inside), { withFileTypes: true }))) ?? [];
   await Promise.all(
     entries.map(async (entry) => {
       const path = inside === '' ? entry.name : `${inside}/${entry.name}`;
@@ -99,16 +99,7 @@ async function copyTree(
 }
 
 async function copyFile(source: string, target: string): Promise<void> {
-  await ifPresent(fs.copyFile(source, target), undefined);
-}
-
-async function ifPresent<T>(result: Promise<T>, otherwise: T): Promise<T> {
-  try {
-    return await result;
-  } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return otherwise;
-    throw error;
-  }
+  await ifThere(fs.copyFile(source, target));
 }
 
 async function changeOwner(directory: string, user: ServerUser | undefined): Promise<void> {

@@ -2,7 +2,7 @@
  * The log file of a server under test, read by the test while the server writes it.
  */
 import { readFile } from 'node:fs/promises';
-import { systemErrorCode } from '../../src/base/errors.ts';
+import { ifThere } from '../../src/base/file-access-error.ts';
 import { type WaitOptions, waitFor } from './wait.ts';
 
 /** A place in a log: what is written later is after it. */
@@ -46,11 +46,6 @@ export class ServerLog {
   }
 
   async #bytes(): Promise<Buffer> {
-    try {
-      return await readFile(this.file);
-    } catch (error) {
-      if (systemErrorCode(error) === 'ENOENT') return Buffer.alloc(0);
-      throw error;
-    }
+    return (await ifThere(readFile(this.file))) ?? Buffer.alloc(0);
   }
 }
