@@ -128,7 +128,7 @@ export const systemDisk: Disk = {
     await fs.promises.mkdir(path, { mode: 0o700 });
   },
   rename: (from, to) => fs.promises.rename(from, to),
-  remove: (path) => fs.promises.rm(path),
+  remove: (path) => fs.promises.unlink(path),
   syncDirectory: async (path) => {
     const descriptor = await openAsync(path, 'r');
     try {

@@ -8,8 +8,9 @@
  */
 import fs from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { removeIfThere, systemDisk } from '../base/disk.ts';
 import { systemErrorCode } from '../base/errors.ts';
-import { accessing } from '../base/file-access-error.ts';
+import { accessing, ifThere } from '../base/file-access-error.ts';
 import type { ServerUser } from './server-user.ts';
 
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = fs.constants;
@@ -51,7 +52,7 @@ export class FileChanges {
       const temporary = await writeBeside(path, { ...wanted, content, changedAt: undefined });
       await renameOver(temporary, path);
       this.#done.push({ path, before });
-      await syncDirectory(dirname(path));
+      await systemDisk.syncDirectory(dirname(path));
     });
   }
 
@@ -99,23 +100,19 @@ async function readState(path: string): Promise<FileState | undefined> {
 async function stateOf(path: string): Promise<Before> {
   const state = await readState(path);
   if (state !== undefined) return { kind: 'file', state };
-  try {
-    return { kind: 'link', target: await fs.readlink(path) };
-  } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return { kind: 'nothing' };
-    throw error;
-  }
+  const target = await ifThere(fs.readlink(path));
+  return target === undefined ? { kind: 'nothing' } : { kind: 'link', target };
 }
 
 async function restore(path: string, before: Before): Promise<void> {
-  if (before.kind === 'nothing') await removeIfThere(path);
+  if (before.kind === 'nothing') await removeIfThere(systemDisk, path);
   if (before.kind === 'file') await renameOver(await writeBeside(path, before.state), path);
   if (before.kind === 'link') {
     const temporary = await freeNameBeside(path);
     await fs.symlink(before.target, temporary);
     await renameOver(temporary, path);
   }
-  await syncDirectory(dirname(path));
+  await systemDisk.syncDirectory(dirname(path));
 }
 
 /** Writes a new file, durably, and gives its name; nothing is left of one that fails. */
@@ -139,7 +136,7 @@ async function writeBeside(
     if (changedAt !== undefined) await file.utimes(changedAt, changedAt);
     await file.sync();
   } catch (error) {
-    await removeIfThere(temporary);
+    await removeIfThere(systemDisk, temporary);
     throw error;
   } finally {
     await file.close();
@@ -164,7 +161,7 @@ async function giveAway(
 /** What a process that was killed has left there goes. */
 async function freeNameBeside(path: string): Promise<string> {
   const temporary = `${path}.walcade.tmp`;
-  await removeIfThere(temporary);
+  await removeIfThere(systemDisk, temporary);
   return temporary;
 }
 
@@ -172,24 +169,7 @@ async function renameOver(temporary: string, path: string): Promise<void> {
   try {
     await fs.rename(temporary, path);
   } catch (error) {
-    await removeIfThere(temporary);
+    await removeIfThere(systemDisk, temporary);
     throw error;
-  }
-}
-
-async function removeIfThere(path: string): Promise<void> {
-  try {
-    await fs.unlink(path);
-  } catch (error) {
-    if (systemErrorCode(error) !== 'ENOENT') throw error;
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const file = await fs.open(path, 'r');
-  try {
-    await file.sync();
-  } finally {
-    await file.close();
   }
 }
