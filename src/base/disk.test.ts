@@ -4,7 +4,7 @@ import fs from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { diskReadableBy, systemDisk } from './disk.ts';
+import { diskReadableBy, removeIfThere, systemDisk } from './disk.ts';
 
 const GROUP = process.getuid?.() === 0 ? 65_534 : (process.getgid?.() ?? 0);
 
@@ -28,6 +28,20 @@ test('a link in place of a file is not followed', async (t) => {
   await assert.rejects(systemDisk.open(link, 'read'), { code: 'ELOOP' });
   await assert.rejects(systemDisk.open(link, 'write'), { code: 'ELOOP' });
   await assert.rejects(systemDisk.open(link, 'create'), { code: 'EEXIST' });
+});
+
+test('what is removed is a file or a link itself, and never a directory', async (t) => {
+  const directory = await makeDirectory(t);
+  const [file, link] = [join(directory, 'file'), join(directory, 'link')];
+  await fs.writeFile(file, '');
+  await fs.symlink(file, link);
+  await systemDisk.remove(link);
+  assert.deepEqual(await fs.readdir(directory), ['file']);
+  // macOS says EPERM.
+  await assert.rejects(systemDisk.remove(directory), { code: /^(?:EISDIR|EPERM)$/ });
+  await removeIfThere(systemDisk, file);
+  await removeIfThere(systemDisk, file);
+  assert.deepEqual(await fs.readdir(directory), []);
 });
 
 async function makeDirectory(t: TestContext): Promise<string> {
