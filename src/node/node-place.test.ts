@@ -4,7 +4,7 @@ import { cp, mkdir, mkdtemp, rename, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { checkFilesOfCopy, readPlace, relocationOf, slotOfCopy } from './node-place.ts';
+import { checkFilesOfCopy, isCopy, readPlace, slotOfCopy } from './node-place.ts';
 
 test('a node is copied when it is elsewhere and has another name', async (t) => {
   const root = await directory(t);
@@ -18,13 +18,12 @@ test('a node is copied when it is elsewhere and has another name', async (t) => 
   await cp(slave, join(root, 'slave2'), { recursive: true });
   const look = (where: string, name: string) =>
     readPlace(join(root, where), { name, primarySlotName: '', dataDirectory: undefined });
-  assert.equal(relocationOf(undefined, before), 'none');
-  assert.equal(relocationOf(before, await look('slave', 'slave')), 'none');
-  assert.equal(relocationOf(before, await look('slave', 'other')), 'renamed');
-  assert.equal(relocationOf(before, await look('slave2', 'slave')), 'moved');
-  assert.equal(relocationOf(before, await look('slave2', 'slave2')), 'copied');
+  assert.equal(isCopy(before, await look('slave', 'slave')), false);
+  assert.equal(isCopy(before, await look('slave', 'other')), false, 'it was renamed');
+  assert.equal(isCopy(before, await look('slave2', 'slave')), false, 'it was moved');
+  assert.equal(isCopy(before, await look('slave2', 'slave2')), true);
   await rename(slave, join(root, 'elsewhere'));
-  assert.equal(relocationOf(before, await look('elsewhere', 'slave')), 'none');
+  assert.equal(isCopy(before, await look('elsewhere', 'other')), false, 'moved and renamed');
 });
 
 for (const [recorded, inCopy, slot, sentence] of [

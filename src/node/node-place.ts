@@ -14,15 +14,9 @@ import { ifThere } from '../base/file-access-error.ts';
 import type { NodePlace } from '../store/control-file.ts';
 import { slotNameOf } from './slot-name.ts';
 
-export type Relocation = 'none' | 'moved' | 'renamed' | 'copied';
-
-/** What has become of a node between its last start, at `recorded`, and now. */
-export function relocationOf(recorded: NodePlace | undefined, now: NodePlace): Relocation {
-  if (recorded === undefined) return 'none';
-  const isElsewhere = recorded.directory !== now.directory;
-  const hasOtherName = recorded.name !== now.name;
-  if (isElsewhere) return hasOtherName ? 'copied' : 'moved';
-  return hasOtherName ? 'renamed' : 'none';
+/** Whether the node `now` is a copy of the one that last started at `recorded`. */
+export function isCopy(recorded: NodePlace, now: NodePlace): boolean {
+  return recorded.directory !== now.directory && recorded.name !== now.name;
 }
 
 /**

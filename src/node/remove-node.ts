@@ -11,7 +11,7 @@ import { runningServer } from '../postgres/postmaster-pid.ts';
 import { readControlData } from '../store/control-file.ts';
 import type { MakingDoors } from './make-node.ts';
 import { checkNodeDirectory, runningPid } from './node-directory.ts';
-import { readPlace, relocationOf, tablespacesOf } from './node-place.ts';
+import { isCopy, readPlace, tablespacesOf } from './node-place.ts';
 import { connectUpstream } from './upstream-connector.ts';
 
 /** What removing a node takes away with its directory, and what it leaves. */
@@ -57,7 +57,7 @@ async function ownSlot(
   const { place: recorded } = await readControlData(disk, directory);
   const data = dataDirectory ? resolve(directory, dataDirectory) : undefined;
   const now = await readPlace(directory, { name, primarySlotName, dataDirectory: data });
-  if (relocationOf(recorded, now) === 'copied') return undefined;
+  if (recorded !== undefined && isCopy(recorded, now)) return undefined;
   return primarySlotName || undefined;
 }
 

@@ -18,7 +18,7 @@ import { removeServerSlots } from '../postgres/server-slots.ts';
 import { serverUser } from '../postgres/server-user.ts';
 import type { ControlFile, NodePlace } from '../store/control-file.ts';
 import { SLOT_DIRECTORY } from './node-directory.ts';
-import { checkFilesOfCopy, readPlace, relocationOf, slotOfCopy } from './node-place.ts';
+import { checkFilesOfCopy, isCopy, readPlace, slotOfCopy } from './node-place.ts';
 
 export interface SettleOptions {
   disk: Disk;
@@ -35,7 +35,7 @@ export async function settlePlace(options: SettleOptions): Promise<void> {
   const { clusterName: name, primarySlotName } = config;
   const place = await readPlace(directory, { name, primarySlotName, dataDirectory });
   const from = control.data.place;
-  if (from !== undefined && relocationOf(from, place) === 'copied') {
+  if (from !== undefined && isCopy(from, place)) {
     await settleCopy(options, { from, to: place, dataDirectory });
   } else if (!isDeepStrictEqual(from, place)) {
     await control.update({ place });
