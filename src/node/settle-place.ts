@@ -3,15 +3,15 @@
  * node of its own, with another identity, none of the original's slots, and a slot on the upstream
  * that is named after itself, unless another than the original's was chosen for it.
  *
- * The control file is written last. A start that ends before that finds the copy again and does
- * what is left to do.
+ * The control file is written last, when all else is durable. A start that ends before that finds
+ * the copy again and does what is left to do.
  */
 import { randomUUID } from 'node:crypto';
 import fs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { type Disk, writeFileDurably } from '../base/disk.ts';
-import { systemErrorCode } from '../base/errors.ts';
+import { accessing, ifThere } from '../base/file-access-error.ts';
 import type { Log } from '../base/log.ts';
 import { CONF_FILE_NAME, loadConfig, setParameter } from '../config/conf-file.ts';
 import { removeServerSlots } from '../postgres/server-slots.ts';
@@ -56,9 +56,9 @@ async function settleCopy(
   }: { from: NodePlace; to: NodePlace; dataDirectory: string | undefined },
 ): Promise<void> {
   checkFilesOfCopy(from, to);
-  const slots = await removeAll(join(directory, SLOT_DIRECTORY));
+  const slots = await removeSlots(disk, join(directory, SLOT_DIRECTORY));
   if (dataDirectory !== undefined) {
-    await removeServerSlots(dataDirectory, await serverUser(dataDirectory));
+    await removeServerSlots(disk, dataDirectory, await serverUser(dataDirectory));
   }
   const nodeId = randomUUID();
   const facts = [`Its identity is ${nodeId} now.`];
@@ -79,15 +79,16 @@ async function setSlotName(disk: Disk, directory: string, slot: string): Promise
   await writeFileDurably(disk, path, Buffer.from(setParameter(text, 'primary_slot_name', slot)));
 }
 
-/** Empties the directory of slots; what was in it. */
-async function removeAll(directory: string): Promise<string[]> {
-  let names: string[];
-  try {
-    names = await fs.readdir(directory);
-  } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return [];
-    throw error;
+/** Removes the node's slots, durably; their names. */
+async function removeSlots(disk: Disk, directory: string): Promise<string[]> {
+  const listed = await ifThere(disk.list(directory));
+  if (listed === undefined) return [];
+  const files = listed.filter((file) => file.endsWith('.json'));
+  for (const file of files) {
+    const path = join(directory, file);
+    await accessing('remove file', path, () => disk.remove(path));
   }
-  for (const name of names) await fs.rm(join(directory, name), { recursive: true, force: true });
-  return names.map((name) => name.replace(/\.json$/, ''));
+  // Also if there are none: a start that was killed may have removed them, and not for good.
+  await accessing('fsync file', directory, () => disk.syncDirectory(directory));
+  return files.map((file) => file.slice(0, -'.json'.length));
 }

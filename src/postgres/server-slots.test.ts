@@ -4,6 +4,7 @@ import { chmod, chown, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { systemDisk } from '../base/disk.ts';
 import { removeServerSlots } from './server-slots.ts';
 import { serverUser } from './server-user.ts';
 
@@ -11,16 +12,16 @@ test('all slots go, and what a link among them leads to stays', async (t) => {
   const { data, slots, outside } = await directories(t);
   await makeSlot(slots, 'one');
   await symlink(outside, join(slots, '-two'));
-  await removeServerSlots(data, await serverUser());
+  await removeServerSlots(systemDisk, data, await serverUser());
   assert.deepEqual(await readdir(slots), []);
   assert.deepEqual(await readdir(outside), ['state']);
-  await removeServerSlots(data, await serverUser());
+  await removeServerSlots(systemDisk, data, await serverUser());
 });
 
 test('a data directory without slots is as it was', async (t) => {
   const { data, slots } = await directories(t);
   await rm(slots, { recursive: true });
-  await removeServerSlots(data, await serverUser());
+  await removeServerSlots(systemDisk, data, await serverUser());
   assert.deepEqual(await readdir(data), []);
 });
 
@@ -29,7 +30,7 @@ test('slots that a link leads to are not removed, as they may be those of anothe
   const { data, slots, outside } = await directories(t);
   await rm(slots, { recursive: true });
   await symlink(outside, slots);
-  await assert.rejects(removeServerSlots(data, await serverUser()), {
+  await assert.rejects(removeServerSlots(systemDisk, data, await serverUser()), {
     sqlstate: '55000',
     message: `"${slots}" is not a directory`,
   });
@@ -46,7 +47,7 @@ test("root removes them as PostgreSQL's user, and so nothing that is not his", a
   const foreign = join(slots, 'foreign');
   await mkdir(foreign);
   await writeFile(join(foreign, 'state'), '');
-  await assert.rejects(removeServerSlots(data, user), {
+  await assert.rejects(removeServerSlots(systemDisk, data, user), {
     sqlstate: '58030',
     message: `could not empty directory "${slots}"`,
     detail: /foreign/,

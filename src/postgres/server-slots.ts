@@ -3,19 +3,21 @@ import { execFile } from 'node:child_process';
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import type { Disk } from '../base/disk.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
-import { ifThere } from '../base/file-access-error.ts';
+import { accessing, ifThere } from '../base/file-access-error.ts';
 import { serverEnvironment } from './server-environment.ts';
 import type { ServerUser } from './server-user.ts';
 
 const run = promisify(execFile);
 
 /**
- * Removes all slots of `dataDirectory`, an absolute path. It is done as `user`: what is there is
- * his, and root would remove whatever he lets it lead to. Throws 55000 if their directory is a
- * link, since it may lead to another server's, and 58030 if they cannot be removed.
+ * Removes all slots of `dataDirectory`, an absolute path, durably. It is done as `user`: what is
+ * there is his, and root would remove whatever he lets it lead to. Throws 55000 if their directory
+ * is a link, since it may lead to another server's, and 58030 if they cannot be removed.
  */
 export async function removeServerSlots(
+  disk: Disk,
   dataDirectory: string,
   user: ServerUser | undefined,
 ): Promise<void> {
@@ -35,6 +37,7 @@ export async function removeServerSlots(
       cause: error,
     });
   }
+  await accessing('fsync file', directory, () => disk.syncDirectory(directory));
 }
 
 async function isThere(directory: string): Promise<boolean> {
