@@ -52,21 +52,18 @@ export async function initNode(
     return makeNode(doors, options, { check: none, build, mayHold: [], leaves: [] }, signal);
   }
   const user = await serverUser();
-  const find = (major: number) =>
-    findServerPrograms({ major, directory: postgres.binDirectory, user });
   return makeNode(
     doors,
     options,
     {
       // A backup takes long: what would make it useless is found out before.
       check: async ({ major }) => {
-        await find(major);
+        const directory = postgres.binDirectory;
+        const programs = await findServerPrograms({ major, directory, user });
         await checkReachable(dirname(resolve(options.directory)), user);
+        return programs;
       },
-      build: async (making) => {
-        const programs = await find(making.upstream.major);
-        return buildServer(doors, making, { postgres, programs, user });
-      },
+      build: (making, programs) => buildServer(doors, making, { postgres, programs, user }),
       mayHold: [],
       leaves: postgres.keep ? [DATA_DIRECTORY] : [],
     },

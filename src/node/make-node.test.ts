@@ -1,4 +1,4 @@
-/** Making a node that comes to nothing: what is told, and what is left, here and upstream. */
+/** Making a node, and what is told and left, here and upstream, where it comes to nothing. */
 import assert from 'node:assert/strict';
 import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -11,7 +11,8 @@ import { parseLsn } from '../wal/lsn.ts';
 import { MemoryPrimary } from '../../test/harness/memory-primary.ts';
 import { waitFor } from '../../test/harness/wait.ts';
 import { initNode } from './init-node.ts';
-import { type Making, makeNode } from './make-node.ts';
+import { type Built, type Making, makeNode } from './make-node.ts';
+import type { UpstreamFacts } from './upstream-facts.ts';
 
 const LOST = {
   sqlstate: '08006',
@@ -145,6 +146,21 @@ test('a full disk is told in the words of PostgreSQL, with nothing left', async 
     assert.deepEqual(await readdir(parent), []);
     assert.deepEqual(warnings, []);
   }
+});
+
+test('a node is built with what was checked before there was anything of it', async (t) => {
+  const { primary, parent, doors, choice } = await prepare(t);
+  const seen: unknown[] = [];
+  const check = async ({ major }: UpstreamFacts) => ({ major, slots: [...primary.slots] });
+  const build = async (_: Making, checked: unknown): Promise<Built> => {
+    seen.push(checked, [...primary.slots]);
+    return { start: parseLsn('0/300000') };
+  };
+  const { signal } = new AbortController();
+  const making = { check, build, mayHold: [], leaves: [] };
+  const { upstream } = await makeNode(doors, choice, making, signal);
+  assert.deepEqual(seen, [{ major: upstream.major, slots: [] }, ['node']]);
+  assert.ok((await readdir(join(parent, 'node'))).includes('walcade.control'));
 });
 
 test('what cannot be taken back is told, and the rest is taken back all the same', async (t) => {

@@ -72,10 +72,10 @@ export interface MadeNode<B extends Built> {
   built: B;
 }
 
-export interface MakeOptions<B extends Built> {
-  /** Looks at what can be looked at before anything is made. */
-  check: (upstream: UpstreamFacts) => Promise<void>;
-  build: (making: Making) => Promise<B>;
+export interface MakeOptions<B extends Built, C> {
+  /** Looks at what can be looked at before anything is made; gives what `build` needs of it. */
+  check: (upstream: UpstreamFacts) => Promise<C>;
+  build: (making: Making, checked: C) => Promise<B>;
   /** What the directory may hold from the beginning, and what a failure leaves in it. */
   mayHold: readonly string[];
   leaves: readonly string[];
@@ -85,10 +85,10 @@ export interface MakeOptions<B extends Built> {
  * Makes a node; throws what is wrong with the choice or the upstream, or the signal's reason, with
  * nothing left of it.
  */
-export async function makeNode<B extends Built>(
+export async function makeNode<B extends Built, C>(
   doors: MakingDoors,
   choice: NodeChoice,
-  { check, build, mayHold, leaves }: MakeOptions<B>,
+  { check, build, mayHold, leaves }: MakeOptions<B, C>,
   signal: AbortSignal,
 ): Promise<MadeNode<B>> {
   const directory = resolve(choice.directory);
@@ -107,11 +107,12 @@ export async function makeNode<B extends Built>(
   try {
     const client = await connections.connect();
     const upstream = await lookAtUpstream(client);
-    await check(upstream);
+    const checked = await check(upstream);
     signal.throwIfAborted();
     if (slot !== undefined) await makeSlot(slot, { ...doors, client, reconnect, onFailure });
     const connect = (): Promise<ReplicationClient> => connections.connect();
-    const built = await build({ directory, upstream, slot, client, connect, onFailure, signal });
+    const making = { directory, upstream, slot, client, connect, onFailure, signal };
+    const built = await build(making, checked);
     signal.throwIfAborted();
     const { start, server } = built;
     const config = configTemplate({ ...settings, ...server?.settings });
