@@ -276,6 +276,37 @@ test("a stop lets clients hear the server's last words, and closes what is left"
   assert.equal(server.stream(1).destroyed, true);
 });
 
+// A client that is closed while it speaks is told of a reset, and may lose what it had not read.
+test('a client that speaks on when the server has gone is read until the linger ends', async (t) => {
+  const { node, server, say } = await begin(t);
+  const [speaker, leaver] = [
+    await say(encodeStartup({ user: 'u' })),
+    await say(encodeStartup({ user: 'u' })),
+  ];
+  // The server reads no more, and the node no more of the client, before it goes.
+  const query = encodeQuery(`SELECT '${'x'.repeat(100_000)}'`);
+  server.stream(0).pause();
+  for (let i = 0; i < 3; i++) speaker.socket.write(query);
+  await settle();
+  assert.ok(speaker.socket.writableLength > 0, 'the client is held back');
+  const why = new WalcadeError(SQLSTATE.ADMIN_SHUTDOWN, 'terminating connection');
+  for (const each of [0, 1]) server.stream(each).end(encodeErrorResponse(why, 'FATAL'));
+  await settle();
+  leaver.socket.end();
+  await settle();
+  assert.equal(leaver.socket.destroyed, true, 'who has nothing to say is not waited for');
+
+  for (let second = 0; second < 5; second++) {
+    speaker.socket.write(query);
+    await node.clock.pass(second === 4 ? 999 : 1000);
+    assert.equal(speaker.socket.writableLength, 0, 'what it says is taken');
+    assert.equal(speaker.socket.destroyed, false);
+  }
+  assert.equal(speaker.refusal(), '57P01 terminating connection');
+  await node.clock.pass(1);
+  assert.equal(speaker.socket.destroyed, true);
+});
+
 test('a close ends all sessions at once', async (t) => {
   const { node, server, say } = await begin(t);
   const client = await say(encodeStartup({ user: 'u' }));
