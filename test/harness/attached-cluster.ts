@@ -13,24 +13,16 @@ import type { TestContext } from 'node:test';
 import { promisify } from 'node:util';
 import type { ServerStatus } from '../../src/admin/node-status.ts';
 import { readControlData } from '../../src/postgres/control-data.ts';
+import { type LoadPrimary, loadPrimary } from './load-primary.ts';
 import { PostgresCluster, type Settings } from './postgres-cluster.ts';
 import { freezeTree } from './process-tree.ts';
-import { TestDirectory } from './test-directory.ts';
+import type { TestDirectory } from './test-directory.ts';
 import { waitFor, waitForValue } from './wait.ts';
 import { WalcadeNode } from './walcade-node.ts';
 
 const run = promisify(execFile);
 
-const PRIMARY_SETTINGS: Settings = {
-  wal_keep_size: 0,
-  min_wal_size: '4MB',
-  max_wal_size: '16MB',
-  autovacuum: false,
-};
-
-export interface AttachedCluster {
-  tree: TestDirectory;
-  primary: PostgresCluster;
+export interface AttachedCluster extends LoadPrimary {
   node: WalcadeNode;
 }
 
@@ -48,14 +40,7 @@ export async function attachedCluster(
   t: TestContext,
   { primarySettings = {}, nodeSettings = {}, upstream, startNode }: AttachedOptions = {},
 ): Promise<AttachedCluster> {
-  const tree = await TestDirectory.create(t);
-  const primary = await PostgresCluster.init(tree, {
-    name: 'primary',
-    segmentMegabytes: 1,
-    settings: { ...PRIMARY_SETTINGS, ...primarySettings },
-  });
-  await primary.start();
-  await primary.sql('CREATE TABLE load (id serial PRIMARY KEY, payload text)');
+  const { tree, primary } = await loadPrimary(t, primarySettings);
   const node = await WalcadeNode.init(tree, {
     name: 'node',
     upstream: (await upstream?.(tree, primary)) ?? primary.conninfo,

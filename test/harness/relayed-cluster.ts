@@ -12,8 +12,9 @@ import type { TestContext } from 'node:test';
 import { type Lsn, distance, formatLsn, maxLsn, parseLsn, timelineId } from '../../src/wal/lsn.ts';
 import { parseSegmentName, segmentName, segmentStart } from '../../src/wal/segment.ts';
 import { WalWalker } from '../../src/wal/walker.ts';
+import { type LoadPrimary, loadPrimary } from './load-primary.ts';
 import { PostgresCluster, type Settings } from './postgres-cluster.ts';
-import { TestDirectory } from './test-directory.ts';
+import type { TestDirectory } from './test-directory.ts';
 import { waitFor } from './wait.ts';
 import { digestStored, listSegments } from './wal-files.ts';
 import { WalcadeNode } from './walcade-node.ts';
@@ -22,16 +23,7 @@ export const SEGMENT_BYTES = 1024 * 1024;
 const ONE = timelineId(1);
 const LOAD_AHEAD_BYTES_MAX = 6_000_000;
 
-const PRIMARY_SETTINGS: Settings = {
-  wal_keep_size: 0,
-  min_wal_size: '4MB',
-  max_wal_size: '16MB',
-  autovacuum: false,
-};
-
-export interface RelayedCluster {
-  tree: TestDirectory;
-  primary: PostgresCluster;
+export interface RelayedCluster extends LoadPrimary {
   relay: WalcadeNode;
   standby: PostgresCluster;
 }
@@ -50,14 +42,7 @@ export async function relayedCluster(
   t: TestContext,
   { primarySettings = {}, relaySettings = {}, upstream, startRelay }: RelayedOptions = {},
 ): Promise<RelayedCluster> {
-  const tree = await TestDirectory.create(t);
-  const primary = await PostgresCluster.init(tree, {
-    name: 'primary',
-    segmentMegabytes: 1,
-    settings: { ...PRIMARY_SETTINGS, ...primarySettings },
-  });
-  await primary.start();
-  await primary.sql('CREATE TABLE load (id serial PRIMARY KEY, payload text)');
+  const { tree, primary } = await loadPrimary(t, primarySettings);
   const relay = await WalcadeNode.init(tree, {
     name: 'relay',
     upstream: (await upstream?.(tree, primary)) ?? primary.conninfo,
