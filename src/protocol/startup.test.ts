@@ -87,7 +87,7 @@ test('a startup that was parsed is encoded with its version, extensions and last
   assert.equal(encoded.readUInt32BE(0), encoded.length);
 });
 
-test('a name is cut as servers cut it, and never within a character', () => {
+test('a name is cut to 63 bytes, as servers cut it, but never within a character', () => {
   for (const [name, cut] of [
     ['postgres', 'postgres'],
     ['', ''],

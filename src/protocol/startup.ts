@@ -184,8 +184,9 @@ const NAME_BYTES_MAX = 63;
 
 /**
  * A user's or database's name as a server takes it from a startup packet: no longer than names are
- * (ProcessStartupPacket()). It is cut between characters, so that no server cuts it any further
- * after rules were matched with it.
+ * (ProcessStartupPacket(); 17.0 to 17.2 alone do not cut). So no server cuts it any further after
+ * rules were matched with it. A server cuts within a character too, and then finds no such name;
+ * here it is cut between characters, which gives the name that CREATE ROLE has made of it.
  */
 export function cutName(name: string): string {
   const bytes = Buffer.from(name);
