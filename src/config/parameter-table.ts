@@ -4,6 +4,7 @@
  */
 import { LOG_LEVELS } from '../base/log.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
+import { replacePercentPlaceholders } from '../base/percent-placeholders.ts';
 import { checkSupported, parseConninfo } from './conninfo.ts';
 import { type BaseUnit, INTEGER_MAX } from './parameter-values.ts';
 
@@ -122,6 +123,15 @@ export const PARAMETERS = {
     context: 'reload',
     description: 'replication slot on the upstream; empty for none',
   },
+  restoreCommand: {
+    name: 'restore_command',
+    type: 'string',
+    check: checkRestoreCommand,
+    default: '',
+    group: 'Upstream',
+    context: 'reload',
+    description: 'command that brings file %f of a WAL archive to path %p; empty for no archive',
+  },
   walReceiverTimeoutMs: {
     name: 'wal_receiver_timeout',
     type: 'integer',
@@ -153,7 +163,7 @@ export const PARAMETERS = {
     default: '5s',
     group: 'Upstream',
     context: 'reload',
-    description: 'how long to wait before connecting to the upstream again',
+    description: 'how long to wait before asking upstream and archive again',
   },
   hotStandbyFeedback: {
     name: 'hot_standby_feedback',
@@ -281,6 +291,10 @@ function checkConninfo(text: string): void {
       ...(detail !== undefined && { detail }),
     });
   }
+}
+
+function checkRestoreCommand(command: string): void {
+  replacePercentPlaceholders('restore_command', command, { f: '', p: '', r: '' });
 }
 
 /** slot.c, ReplicationSlotValidateName(); empty means no slot. */

@@ -62,9 +62,15 @@ const VALUES: [name: string, text: string, value: unknown, shown: string][] = [
   ['unix_socket_directories', '/tmp, /a b', ['/tmp', '/a b'], '/tmp, "/a b"'],
   ['primary_conninfo', 'port=4001', 'port=4001', 'port=4001'],
   ['primary_slot_name', 'slave_2', 'slave_2', 'slave_2'],
+  ['restore_command', 'cp "/a %%/%f" "%p"', 'cp "/a %%/%f" "%p"', 'cp "/a %%/%f" "%p"'],
 ];
 
 const REFUSED: [name: string, text: string, message: string, hint?: string][] = [
+  [
+    'restore_command',
+    'cp /archive/%h %p',
+    'invalid value for parameter "restore_command": "cp /archive/%h %p"',
+  ],
   ['port', 'abc', 'invalid value for parameter "port": "abc"'],
   ['port', '', 'invalid value for parameter "port": ""'],
   ['port', '1 s', 'invalid value for parameter "port": "1 s"'],
