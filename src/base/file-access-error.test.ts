@@ -37,7 +37,7 @@ test('what goes well is given, and what is no system error is thrown as it is', 
   );
 });
 
-test('what is not there is undefined, and what is there but cannot be used is an error', async () => {
+test('what is not there is undefined, what is there and cannot be used an error', async () => {
   assert.equal(await ifThere(Promise.resolve(7)), 7);
   assert.equal(await ifThere(Promise.reject(systemError('ENOENT'))), undefined);
   await assert.rejects(ifThere(Promise.reject(systemError('ENOTDIR'))), { code: 'ENOTDIR' });

@@ -35,7 +35,7 @@ test('a copy becomes a node of its own: identity, slots, the slot on the upstrea
 
 // The names of the slots were removed and not synced before the copy was noted as settled: after a
 // power cut it held WAL for downstreams that were the original's.
-test("a copy that is settled has none of the original's slots, whenever power is cut", async (t) => {
+test("a copy that is settled has no slot of the original's, whenever power is cut", async (t) => {
   const { directory } = await copiedNode(t);
   const random = seededRandom(1);
   for (let at = 1, isDone = false; !isDone; at++) {
@@ -109,11 +109,11 @@ async function settle(disk: TestDisk | typeof systemDisk, directory: string): Pr
 }
 
 async function endsBeforeCut(disk: TestDisk, ended: Promise<unknown>): Promise<boolean> {
-  const error = await ended.then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  assert.equal(error !== undefined, disk.isCut, `${error}`);
+  try {
+    await ended;
+  } catch (error) {
+    if (!disk.isCut) throw error;
+  }
   return !disk.isCut;
 }
 

@@ -277,13 +277,10 @@ test("a stop lets clients hear the server's last words, and closes what is left"
 });
 
 // A client that is closed while it speaks is told of a reset, and may lose what it had not read.
-test('a client that speaks on when the server has gone is read until the linger ends', async (t) => {
+test('a client that speaks on when its server has gone is read for five seconds', async (t) => {
   const { node, server, say } = await begin(t);
-  const [speaker, leaver] = [
-    await say(encodeStartup({ user: 'u' })),
-    await say(encodeStartup({ user: 'u' })),
-  ];
-  // The server reads no more, and the node no more of the client, before it goes.
+  const speaker = await say(encodeStartup({ user: 'u' }));
+  const leaver = await say(encodeStartup({ user: 'u' }));
   const query = encodeQuery(`SELECT '${'x'.repeat(100_000)}'`);
   server.stream(0).pause();
   for (let i = 0; i < 3; i++) speaker.socket.write(query);
@@ -296,9 +293,9 @@ test('a client that speaks on when the server has gone is read until the linger 
   await settle();
   assert.equal(leaver.socket.destroyed, true, 'who has nothing to say is not waited for');
 
-  for (let second = 0; second < 5; second++) {
+  for (const ms of [1000, 1000, 1000, 1000, 999]) {
     speaker.socket.write(query);
-    await node.clock.pass(second === 4 ? 999 : 1000);
+    await node.clock.pass(ms);
     assert.equal(speaker.socket.writableLength, 0, 'what it says is taken');
     assert.equal(speaker.socket.destroyed, false);
   }
