@@ -29,12 +29,12 @@ export class StoredOverlap {
 
   /** Reads what is to be compared; a store that has nothing to compare gives an empty overlap. */
   static async read(store: WalStore): Promise<StoredOverlap> {
-    const { timeline, received, segmentBytes } = store;
+    const { history, received, segmentBytes } = store;
     const served = store.served.value;
     const start = overlapStart({ served, received, segmentBytes });
     const parts: Buffer[] = [];
     for (let at = start; at < served; ) {
-      const chunk = await store.read(timeline, at, served);
+      const chunk = await store.read(history, at, served);
       parts.push(Buffer.from(chunk.bytes));
       at = advance(at, chunk.bytes.length);
       chunk.release();

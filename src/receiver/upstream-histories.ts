@@ -5,7 +5,6 @@
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import type { HistoryFiles } from '../store/history-files.ts';
-import { historyFileName, isInHistory, parseHistoryFile } from '../wal/history.ts';
 import { type TimelineId, timelineId } from '../wal/lsn.ts';
 
 /** The timeline of this node's store, and the highest one of the upstream. */
@@ -32,24 +31,6 @@ export async function fetchHistories(
     });
     if (content !== undefined) await histories.keep(wanted, content);
   }
-}
-
-/** Throws 55000 unless the store's timeline is the upstream's or an ancestor of it. */
-export async function checkSameHistory(
-  histories: HistoryFiles,
-  { own, upstream }: Timelines,
-): Promise<void> {
-  const content = await histories.read(upstream);
-  if (content === undefined || upstream === own) return;
-  if (isInHistory(parseHistoryFile(upstream, content), own)) return;
-  throw new WalcadeError(
-    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-    `timeline ${own} of this node is not in the history of the upstream's timeline ${upstream}`,
-    {
-      detail: `The history is in "${historyFileName(upstream)}".`,
-      hint: 'Point primary_conninfo at a server whose history this node shares.',
-    },
-  );
 }
 
 async function askForHistory(

@@ -4,44 +4,26 @@
  *
  *   connecting ─▶ waiting (upstream is behind, or its timeline ended) ─▶ streaming ─▶ connecting …
  *
- * Each round connects, makes sure that the upstream is of the same cluster and history, fetches the
- * history files, and streams from where the store ends: what both have there must be the same. A
- * round that breaks off is logged once and followed by the next one; corrupt WAL is dropped and
- * fetched again. It ends by its signal, or by an invariant that does not hold.
+ * Each round is one session with the upstream (upstream-session.ts). A round that breaks off is
+ * logged once and followed by the next one; corrupt WAL is dropped and fetched again. It ends by
+ * its signal, or by an invariant that does not hold.
  */
 import { AssertionFailed } from '../base/assert.ts';
 import { retryDelayMs } from '../base/backoff.ts';
 import type { Clock } from '../base/clock.ts';
-import type { Condition } from '../base/condition.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
-import type { ReplicationClient, StreamStart } from '../protocol/client.ts';
+import type { ReplicationClient } from '../protocol/client.ts';
 import { UpstreamError } from '../protocol/error-response.ts';
 import { describeAddress } from '../protocol/network.ts';
-import { formatStartReplication } from '../protocol/replication-command.ts';
-import type { ControlFile } from '../store/control-file.ts';
-import type { HistoryFiles } from '../store/history-files.ts';
 import type { WalStore } from '../store/wal-store.ts';
 import { WalCorruption } from '../wal/corruption.ts';
-import { INVALID_LSN, type Lsn, type TimelineId, formatLsn, maxLsn } from '../wal/lsn.ts';
-import type { Feedback } from './status-report.ts';
-import { type TimelineEnd, timelineEndBehind } from './timeline-end.ts';
-import { StoredOverlap } from './stored-overlap.ts';
-import { checkSameHistory, fetchHistories } from './upstream-histories.ts';
-import { createUpstreamSlot } from './upstream-slot.ts';
+import { INVALID_LSN, type Lsn, formatLsn, maxLsn } from '../wal/lsn.ts';
 import {
-  type UpstreamIdentity,
-  checkSameCluster,
-  identifySystem,
-  readUpstreamPath,
-  readUpstreamSettings,
-} from './upstream-identity.ts';
-import {
-  type StreamEnd,
-  type StreamSettings,
-  UpstreamStream,
-  parseTimelineEnd,
-} from './wal-stream.ts';
+  type SessionEvents,
+  UpstreamSession,
+  type UpstreamSessionOptions,
+} from './upstream-session.ts';
 
 export type ReceiverState = 'stopped' | 'connecting' | 'waiting' | 'streaming';
 
@@ -57,28 +39,8 @@ export interface ReceiverStatus {
   upstreamPath: string[];
 }
 
-export interface ReceiverSettings extends StreamSettings {
-  /** wal_retrieve_retry_interval. */
-  retryIntervalMs: number;
-  /** primary_slot_name; undefined streams without a slot. */
-  slotName: string | undefined;
-}
-
-export interface WalReceiverOptions {
+export interface WalReceiverOptions extends UpstreamSessionOptions {
   connect(signal: AbortSignal): Promise<ReplicationClient>;
-  store: WalStore;
-  control: ControlFile;
-  histories: HistoryFiles;
-  settings: () => ReceiverSettings;
-  /** What the attached server has replayed; 0/0 for a relay. */
-  apply: () => Lsn;
-  /** Notified when `apply` gives something else. */
-  applyChanged: Condition;
-  feedback: () => Feedback;
-  /** Notified when `feedback` may give something else. */
-  feedbackChanged: Condition;
-  clock: Clock;
-  log: Log;
 }
 
 /** Why a round has ended: `restart` was called. */
@@ -144,7 +106,7 @@ export class WalReceiver {
     this.#restarting.abort(new RestartRequested(reason));
   }
 
-  /** One round: from connecting to the end of the stream. */
+  /** One round: from connecting to the end of the session. */
   async #receive(signal: AbortSignal): Promise<void> {
     this.#status = { ...this.#status, state: 'connecting' };
     const client = await this.#options.connect(signal);
@@ -153,173 +115,38 @@ export class WalReceiver {
     try {
       signal.throwIfAborted();
       this.#status.upstream = describeAddress(client.address);
-      await this.#answered(client, () => this.#checkUpstream(client));
-      for (let isFirst = true; ; isFirst = false) {
-        const identity = await this.#waitUntilAhead(client, signal);
-        const behind = await this.#findTimelineEnd(client, identity);
-        const end: StreamEnd =
-          behind === undefined
-            ? await this.#stream(client, signal, await this.#overlapWith(identity, { isFirst }))
-            : { kind: 'timeline-ended', ...behind };
-        if (end.kind === 'upstream-shut-down') return this.#reportShutdown();
-        await this.#waitAtTimelineEnd(client, end, signal);
-      }
+      await new UpstreamSession(client, this.#options, this.#events).run(signal);
+      this.#reportShutdown();
+    } catch (error) {
+      throw this.#explainMissingWal(error);
     } finally {
       signal.removeEventListener('abort', abandon);
       await client.close();
     }
   }
 
-  /** What `ask` gives; an upstream that does not answer within wal_receiver_timeout is left. */
-  async #answered<T>(client: ReplicationClient, ask: () => Promise<T>): Promise<T> {
-    const { timeoutMs } = this.#options.settings();
-    if (timeoutMs === 0) return ask();
-    const timer = this.#clock.setTimer(timeoutMs, () => {
-      const detail = `The upstream has not answered for ${timeoutMs} ms.`;
-      client.connection.stopReading(
-        new WalcadeError(SQLSTATE.CONNECTION_FAILURE, 'terminating WAL receiver due to timeout', {
-          detail,
-        }),
-      );
-    });
-    try {
-      return await ask();
-    } finally {
-      timer.cancel();
-    }
-  }
-
-  async #checkUpstream(client: ReplicationClient): Promise<void> {
-    const { control } = this.#options;
-    const identity = await identifySystem(client);
-    const settings = await readUpstreamSettings(client);
-    checkSameCluster(identity, settings, { ...control.data, timeline: this.#store.timeline });
-    await this.#checkPath(client);
-    await this.#fetchHistories(client, identity);
-    const known = control.data.upstreamSettings;
-    if (Object.entries(settings).some(([name, value]) => known[name] !== value)) {
-      await control.update({ upstreamSettings: { ...known, ...settings } });
-    }
-  }
-
-  async #checkPath(client: ReplicationClient): Promise<void> {
-    const path = await readUpstreamPath(client);
-    if (path.includes(this.#options.control.data.nodeId)) {
-      throw new WalcadeError(
-        SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-        `upstream ${describeAddress(client.address)} receives its WAL from this node`,
-        {
-          detail: 'Following it would close a loop that no primary feeds.',
-          hint: 'Point primary_conninfo at the primary, or at a node that is not below this one.',
-        },
-      );
-    }
-    this.#status.upstreamPath = path;
-  }
-
-  async #fetchHistories(client: ReplicationClient, { timeline }: UpstreamIdentity): Promise<void> {
-    const { histories } = this.#options;
-    const timelines = { own: this.#store.timeline, upstream: timeline };
-    await fetchHistories(client, histories, timelines);
-    await checkSameHistory(histories, timelines);
-  }
-
-  /**
-   * Waits while the upstream is behind what is stored here, as it may be after a crash or a restart
-   * (walreceiver.c does so since the minor releases of August 2026). Nothing is ever overwritten.
-   * Gives what the upstream has become.
-   */
-  async #waitUntilAhead(client: ReplicationClient, signal: AbortSignal): Promise<UpstreamIdentity> {
-    for (;;) {
-      const identity = await this.#answered(client, () => identifySystem(client));
-      const { timeline, walEnd } = identity;
-      const { received } = this.#store;
-      if (timeline !== this.#store.timeline || walEnd >= received) return identity;
-      this.#wait(`upstream is at ${formatLsn(walEnd)}, behind this node at ${formatLsn(received)}`);
-      await this.#clock.sleep(this.#options.settings().retryIntervalMs, signal);
-    }
-  }
-
-  /** The end of this node's timeline if there is no more to ask for; see timelineEndBehind(). */
-  async #findTimelineEnd(
-    client: ReplicationClient,
-    identity: UpstreamIdentity,
-  ): Promise<TimelineEnd | undefined> {
-    if (identity.timeline === this.#store.timeline) return undefined;
-    // The upstream may have been promoted since it was checked.
-    await this.#answered(client, () => this.#fetchHistories(client, identity));
-    const history = await this.#options.histories.history(identity.timeline);
-    return timelineEndBehind(history, this.#store);
-  }
-
-  /** What is compared: by the first stream of a connection, on a timeline that goes on there. */
-  async #overlapWith(
-    { timeline }: UpstreamIdentity,
-    { isFirst }: { isFirst: boolean },
-  ): Promise<StoredOverlap | undefined> {
-    if (!isFirst || timeline !== this.#store.timeline) return undefined;
-    return StoredOverlap.read(this.#store);
-  }
-
-  async #stream(
-    client: ReplicationClient,
-    signal: AbortSignal,
-    overlap: StoredOverlap | undefined,
-  ): Promise<StreamEnd> {
-    const { settings, apply, applyChanged, feedback, feedbackChanged } = this.#options;
-    const { timeline, received } = this.#store;
-    const start = overlap?.start ?? received;
-    const answer = await this.#startStream(client, { start, timeline });
-    if (answer.kind === 'results') return parseTimelineEnd(answer.results);
-    const provenBefore = this.#store.proven;
-    this.#status = { ...this.#status, state: 'streaming', reason: undefined };
-    const from = `${this.#status.upstream} at ${formatLsn(received)} on timeline ${timeline}`;
-    this.#log.log(`started streaming WAL from ${from}`);
-    const stream = new UpstreamStream({
-      client,
-      store: this.#store,
-      overlap,
-      clock: this.#clock,
-      settings,
-      apply,
-      applyChanged,
-      feedback,
-      feedbackChanged,
-      onUpstreamPosition: (walEnd, sentAtUs) => {
-        this.#status.upstreamWalEnd = walEnd;
-        this.#status.upstreamSentAtUs = sentAtUs;
-        // CopyBoth promises nothing, WAL may be gone, corrupt or another's: what came is a success.
-        const { proven } = this.#store;
-        if (overlap?.next !== undefined || (proven === provenBefore && walEnd > proven)) return;
-        this.#failures = 0;
-        this.#lastMessage = undefined;
-      },
-    });
-    try {
-      return await stream.run(signal);
-    } catch (error) {
-      throw this.#explainMissingWal(error);
-    }
-  }
-
-  /** Starts the stream; the slot is made if it is not there, as with an upstream that is new. */
-  async #startStream(
-    client: ReplicationClient,
-    position: { start: Lsn; timeline: TimelineId },
-  ): Promise<StreamStart> {
-    const { slotName: slot } = this.#options.settings();
-    const options = { ...position, ...(slot === undefined ? {} : { slot }) };
-    const command = formatStartReplication(options);
-    try {
-      return await this.#answered(client, () => client.startCopyBoth(command));
-    } catch (error) {
-      const isMissing = asWalcadeError(error).sqlstate === SQLSTATE.UNDEFINED_OBJECT;
-      if (slot === undefined || !isMissing) throw error;
-    }
-    await this.#answered(client, () => createUpstreamSlot(client, slot));
-    this.#log.log(`replication slot "${slot}" was not there on the upstream and has been made`);
-    return this.#answered(client, () => client.startCopyBoth(command));
-  }
+  readonly #events: SessionEvents = {
+    onPath: (path) => {
+      this.#status.upstreamPath = path;
+    },
+    onWaiting: (reason) => {
+      if (this.#status.reason !== reason) this.#log.log(`waiting: ${reason}`);
+      this.#status = { ...this.#status, state: 'waiting', reason };
+    },
+    onStreaming: () => {
+      const { timeline, received } = this.#store;
+      this.#status = { ...this.#status, state: 'streaming', reason: undefined };
+      const from = `${this.#status.upstream} at ${formatLsn(received)} on timeline ${timeline}`;
+      this.#log.log(`started streaming WAL from ${from}`);
+    },
+    onPosition: (walEnd, sentAtUs, isGood) => {
+      this.#status.upstreamWalEnd = walEnd;
+      this.#status.upstreamSentAtUs = sentAtUs;
+      if (!isGood) return;
+      this.#failures = 0;
+      this.#lastMessage = undefined;
+    },
+  };
 
   async #rewind(signal: AbortSignal): Promise<void> {
     this.#flushedAtMost = maxLsn(this.#flushedAtMost, this.#store.flushed);
@@ -349,25 +176,6 @@ export class WalReceiver {
     const end = formatLsn(this.#store.received);
     this.#log.log(`replication terminated by upstream at ${end}`);
     this.#status = { ...this.#status, state: 'connecting', reason: 'the upstream has shut down' };
-  }
-
-  async #waitAtTimelineEnd(
-    client: ReplicationClient,
-    end: StreamEnd & { kind: 'timeline-ended' },
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { timeline } = this.#store;
-    const switchPoint = formatLsn(end.switchPoint);
-    this.#wait(`timeline ${timeline} has ended at ${switchPoint}, timeline ${end.next} follows it`);
-    await this.#clock.sleep(this.#options.settings().retryIntervalMs, signal);
-    await this.#answered(client, async () =>
-      this.#fetchHistories(client, await identifySystem(client)),
-    );
-  }
-
-  #wait(reason: string): void {
-    if (this.#status.reason !== reason) this.#log.log(`waiting: ${reason}`);
-    this.#status = { ...this.#status, state: 'waiting', reason };
   }
 
   /** Logs why a round broke off, once for each reason; a lost connection is a change of state. */

@@ -51,7 +51,7 @@ const DISK_TIMEOUT_MS_MIN = 10_000;
 
 /** How a stream ended, if not by an error. */
 export type StreamEnd =
-  | { kind: 'timeline-ended'; next: TimelineId; switchPoint: Lsn }
+  | { kind: 'timeline-ended'; timeline: TimelineId; next: TimelineId; switchPoint: Lsn }
   | { kind: 'upstream-shut-down' };
 
 export interface StreamSettings {
@@ -208,7 +208,7 @@ export class UpstreamStream {
   /** Answers the upstream's CopyDone and reads which timeline comes next. */
   async #finishTimeline(): Promise<StreamEnd> {
     await this.#client.connection.send(COPY_DONE);
-    return parseTimelineEnd(await this.#client.results());
+    return parseTimelineEnd(this.#store.timeline, await this.#client.results());
   }
 
   async #waitForDisk(signal: AbortSignal): Promise<void> {
@@ -357,12 +357,16 @@ function diskTimeoutMs(timeoutMs: number): number {
   return timeoutMs === 0 ? DISK_TIMEOUT_MS : Math.max(timeoutMs / 2, DISK_TIMEOUT_MS_MIN);
 }
 
-/** The result set that ends a timeline: the next one, and where it begins. */
-export function parseTimelineEnd(results: readonly { rows: (Buffer | null)[][] }[]): StreamEnd {
+/** The result set that ends `timeline`: the next one, and where it begins. */
+export function parseTimelineEnd(
+  timeline: TimelineId,
+  results: readonly { rows: (Buffer | null)[][] }[],
+): StreamEnd {
   const [next, switchPoint] = results[0]?.rows[0] ?? [];
   if (!next || !switchPoint) return { kind: 'upstream-shut-down' };
   return {
     kind: 'timeline-ended',
+    timeline,
     next: timelineId(Number(next.toString())),
     switchPoint: parseLsn(switchPoint.toString()),
   };

@@ -111,12 +111,12 @@ function reservedStart({ store, backupStarts, attachedRedo }: SenderContext): Ls
   return oldest;
 }
 
-export async function readSlot(context: SenderContext, name: string): Promise<Buffer[]> {
-  const { slots, store, histories } = context;
+export function readSlot(context: SenderContext, name: string): Buffer[] {
+  const { slots, store } = context;
   const slot = slots.find(name);
   let row: Value[] = [null, null, null];
   if (slot?.restartLsn !== undefined) {
-    const timeline = timelineOf(await histories.history(store.timeline), slot.restartLsn);
+    const timeline = timelineOf(store.history, slot.restartLsn);
     row = ['physical', formatLsn(slot.restartLsn), String(timeline)];
   } else if (slot !== undefined) {
     row = ['physical', null, null];

@@ -225,7 +225,7 @@ export class SenderSession {
       case 'create-replication-slot':
         return this.#reply(await createSlot(context, command, this.#downstream.pid));
       case 'read-replication-slot':
-        return this.#reply(await readSlot(context, command.name));
+        return this.#reply(readSlot(context, command.name));
       case 'drop-replication-slot':
         await this.#dropSlot(command, signal);
         return this.#reply([encodeCommandComplete('DROP_REPLICATION_SLOT')]);

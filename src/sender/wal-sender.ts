@@ -20,7 +20,7 @@ import {
 } from '../protocol/backend-messages.ts';
 import type { Connection } from '../protocol/connection.ts';
 import type { StartReplication } from '../protocol/replication-command.ts';
-import { isInHistory, switchPointOf } from '../wal/history.ts';
+import { switchPointOf } from '../wal/history.ts';
 import { INVALID_LSN, type Lsn, type TimelineId, formatLsn, lsn, minLsn } from '../wal/lsn.ts';
 import type { Downstream } from './downstreams.ts';
 import type { SenderContext } from './sender-context.ts';
@@ -46,7 +46,7 @@ export interface WalSenderOptions {
 interface StreamPlan {
   timeline: TimelineId;
   start: Lsn;
-  /** Of a historic timeline: where it was left, and for which. */
+  /** Of a historic timeline, also one that becomes it: where it was left, and for which. */
   next: { next: TimelineId; switchPoint: Lsn } | undefined;
 }
 
@@ -54,6 +54,9 @@ interface StreamPlan {
 export type SenderOutcome = 'ready' | 'closed';
 
 class NodeStops extends Error {}
+
+/** The store goes on with another timeline: the plan is to be made anew. */
+class StoreBranched extends Error {}
 
 export class WalSender {
   readonly #connection: Connection;
@@ -89,7 +92,7 @@ export class WalSender {
     const { pid } = this.#downstream;
     const slot = command.slot === undefined ? undefined : slots.acquire(command.slot, pid);
     try {
-      const plan = await this.#plan(command);
+      const plan = this.#plan(command);
       this.#downstream.slot = slot;
       this.#downstream.timeline = plan.timeline;
       return await this.#stream(plan);
@@ -101,17 +104,10 @@ export class WalSender {
   }
 
   /** Checks the position against this node's history (walsender.c, StartReplication()). */
-  async #plan({ start, timeline: asked }: StartReplication): Promise<StreamPlan> {
-    const { store, histories } = this.#context;
+  #plan({ start, timeline: asked }: StartReplication): StreamPlan {
+    const { store } = this.#context;
     const timeline = asked ?? store.timeline;
-    const history = await histories.history(store.timeline);
-    if (!isInHistory(history, timeline)) {
-      throw new WalcadeError(
-        SQLSTATE.INTERNAL_ERROR,
-        `requested timeline ${timeline} is not in this server's history`,
-      );
-    }
-    const next = switchPointOf(history, timeline);
+    const next = switchPointOf(store.history, timeline);
     if (next !== undefined && start > next.switchPoint) {
       throw new WalcadeError(
         SQLSTATE.INTERNAL_ERROR,
@@ -201,15 +197,35 @@ export class WalSender {
 
   async #feed(plan: StreamPlan, stop: AbortController): Promise<void> {
     const { store } = this.#context;
-    const end = plan.next?.switchPoint ?? END_OF_TIME;
-    while (this.#downstream.sent < end) {
+    for (;;) {
       if (this.#stopping.aborted) stop.abort(new NodeStops());
-      if (this.#downstream.sent < store.oldest || plan.next !== undefined) {
-        const until = plan.next === undefined ? store.oldest : end;
-        await this.#feedFromUpstream(plan, until, stop.signal);
-      } else {
-        await this.#feedFrom(storeSource(store, plan.timeline), end, stop.signal);
-      }
+      plan.next = switchPointOf(store.history, plan.timeline);
+      const end = endOf(plan);
+      const { sent } = this.#downstream;
+      if (sent >= end) return;
+      await this.#untilBranched(stop.signal, (signal) =>
+        sent < store.oldest
+          ? this.#feedFromUpstream(plan, minLsn(store.oldest, end), signal)
+          : this.#feedFrom(storeSource(store), end, signal),
+      );
+    }
+  }
+
+  /** Runs `feed`, which begins before anything else can happen, until the store branches at most. */
+  async #untilBranched(
+    signal: AbortSignal,
+    feed: (signal: AbortSignal) => Promise<void>,
+  ): Promise<void> {
+    const branched = new AbortController();
+    const stopListening = this.#context.store.branched.listen(() =>
+      branched.abort(new StoreBranched()),
+    );
+    try {
+      await feed(AbortSignal.any([signal, branched.signal]));
+    } catch (error) {
+      if (!(error instanceof StoreBranched)) throw error;
+    } finally {
+      stopListening();
     }
   }
 
@@ -250,9 +266,9 @@ export class WalSender {
   async #drain(plan: StreamPlan, signal: AbortSignal): Promise<void> {
     const { store, clock } = this.#context;
     this.#downstream.state = 'stopping';
-    const until = minLsn(store.served.value, plan.next?.switchPoint ?? END_OF_TIME);
+    const until = minLsn(store.served.value, endOf(plan));
     if (this.#downstream.sent >= store.oldest && this.#downstream.sent < until) {
-      await this.#feedFrom(storeSource(store, plan.timeline), until, signal);
+      await this.#feedFrom(storeSource(store), until, signal);
     }
     let askedMs = Number.NEGATIVE_INFINITY;
     while (!this.#hasAll()) {
@@ -269,6 +285,10 @@ export class WalSender {
     const { sent, write, flush } = this.#downstream;
     return (flush === INVALID_LSN ? write : flush) >= sent;
   }
+}
+
+function endOf({ next }: StreamPlan): Lsn {
+  return next?.switchPoint ?? END_OF_TIME;
 }
 
 /** Which timeline follows the one that was streamed, and from where (WalSndDone's result set). */

@@ -5,7 +5,7 @@
 import type { Watermark } from '../base/watermark.ts';
 import type { WalChunk } from '../store/wal-blocks.ts';
 import type { WalStore } from '../store/wal-store.ts';
-import type { Lsn, TimelineId } from '../wal/lsn.ts';
+import type { Lsn } from '../wal/lsn.ts';
 
 export interface WalSource {
   /** All before this may be read and sent: it rests at record ends, or where the source ends. */
@@ -17,9 +17,8 @@ export interface WalSource {
   read(start: Lsn, end: Lsn): WalChunk | Promise<WalChunk>;
 }
 
-export function storeSource(store: WalStore, timeline: TimelineId): WalSource {
-  return {
-    served: store.served,
-    read: (start, end) => store.read(timeline, start, end),
-  };
+/** What the store has of its current history: also after it has gone on with another one. */
+export function storeSource(store: WalStore): WalSource {
+  const { served, history } = store;
+  return { served, read: (start, end) => store.read(history, start, end) };
 }

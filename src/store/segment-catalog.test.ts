@@ -1,6 +1,7 @@
 /** The names in pg_wal: what a store begins with, and what may go. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { parseHistoryFile, rootHistory } from '../wal/history.ts';
 import { parseLsn, timelineId } from '../wal/lsn.ts';
 import { oldestStored, removableSegments, segmentStarts } from './segment-catalog.ts';
 
@@ -16,15 +17,15 @@ const OTHER_FILES = [
   'archive_status',
   `${at(1, 9)}.partial`,
 ];
-const first = { timeline: timelineId(1), segmentBytes: MB16 };
+const first = { history: rootHistory(timelineId(1)), segmentBytes: MB16 };
 
 test('the segments of one timeline are listed from the oldest on, other files left out', () => {
   const names = [at(1, 12), ...OTHER_FILES, at(1, 2), at(2, 3), at(1, 3)];
   assert.deepEqual(
-    segmentStarts(names, timelineId(1), MB16),
+    segmentStarts(names, first.history, MB16),
     ['0/2000000', '0/3000000', '0/C000000'].map(parseLsn),
   );
-  assert.deepEqual(segmentStarts(names, timelineId(3), MB16), []);
+  assert.deepEqual(segmentStarts(names, rootHistory(timelineId(3)), MB16), []);
 });
 
 test('the store begins with its oldest segment; without any, where WAL goes on', () => {
@@ -33,6 +34,21 @@ test('the store begins with its oldest segment; without any, where WAL goes on',
   assert.equal(oldestStored(names, { ...first, received }), parseLsn('0/2000000'));
   const start = parseLsn('0/4000000');
   assert.equal(oldestStored(OTHER_FILES, { ...first, received: start }), start);
+});
+
+test('a history is kept in the names of its timelines, the newest that owns a part of a segment', () => {
+  const history = parseHistoryFile(timelineId(3), '1\t0/3000500\n2\t0/3000900\n');
+  const names = [at(1, 2), at(1, 3), at(2, 3), at(3, 3), at(1, 4), at(3, 4), at(1, 5)];
+  const stored = { history, segmentBytes: MB16, received: parseLsn('0/4000100') };
+  assert.equal(oldestStored(names, stored), parseLsn('0/2000000'));
+  assert.deepEqual(
+    segmentStarts(names, history, MB16),
+    ['0/2000000', '0/3000000', '0/4000000'].map(parseLsn),
+  );
+  const without = names.filter((name) => name !== at(3, 3));
+  assert.throws(() => oldestStored(without, stored), {
+    message: `WAL segment ${at(3, 3)} is missing from "pg_wal"`,
+  });
 });
 
 test('WAL that ends at a segment boundary needs no segment after it', () => {

@@ -2,41 +2,47 @@
  * Which segments a pg_wal holds: pure decisions over its file names.
  */
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import { type TimelineHistory, fileTimelineOf } from '../wal/history.ts';
 import { type Lsn, type TimelineId, advance } from '../wal/lsn.ts';
 import { isSegmentName, parseSegmentName, segmentName, segmentStart } from '../wal/segment.ts';
 
-/** The starts of the segments of `timeline` among `names`, oldest first. */
+/** The starts of the segments of `history` among `names`, oldest first. */
 export function segmentStarts(
   names: readonly string[],
-  timeline: TimelineId,
+  history: TimelineHistory,
   segmentBytes: number,
 ): Lsn[] {
   return segmentsAmong(names, segmentBytes)
-    .filter((segment) => segment.timeline === timeline)
+    .filter(({ timeline, start }) => timeline === fileTimelineOf(history, start, segmentBytes))
     .map(({ start }) => start)
     .sort((a, b) => (a < b ? -1 : 1));
 }
 
 /**
- * The oldest WAL of `timeline` among `names`, given that it goes on to `received`; the start of
- * the segment of `received` when there is none. Throws 58P01 naming the first segment of a gap.
+ * The oldest WAL of `history` among `names`, given that it goes on to `received`; the start of
+ * the segment of `received` when there is none. What lies behind it is a branch that was left.
+ * Throws 58P01 naming the first segment of a gap.
  */
 export function oldestStored(
   names: readonly string[],
   {
-    timeline,
+    history,
     received,
     segmentBytes,
-  }: { timeline: TimelineId; received: Lsn; segmentBytes: number },
+  }: { history: TimelineHistory; received: Lsn; segmentBytes: number },
 ): Lsn {
-  const starts = segmentStarts(names, timeline, segmentBytes);
+  const starts = segmentStarts(names, history, segmentBytes).filter((start) => start < received);
   const oldest = starts[0] ?? segmentStart(received, segmentBytes);
+  const missing = (start: Lsn): WalcadeError => {
+    const timeline = fileTimelineOf(history, start, segmentBytes);
+    return segmentMissing(segmentName(timeline, start, segmentBytes));
+  };
   let expected = oldest;
   for (const start of starts) {
-    if (start !== expected) throw segmentMissing(segmentName(timeline, expected, segmentBytes));
+    if (start !== expected) throw missing(expected);
     expected = advance(start, segmentBytes);
   }
-  if (expected < received) throw segmentMissing(segmentName(timeline, expected, segmentBytes));
+  if (expected < received) throw missing(expected);
   return oldest;
 }
 

@@ -19,13 +19,13 @@ interface OpenSegment {
 export class SegmentReader {
   readonly #disk: Disk;
   readonly #directory: string;
-  readonly #segmentBytes: number;
+  readonly segmentBytes: number;
   readonly #open = new Map<string, OpenSegment>();
 
   constructor(disk: Disk, directory: string, segmentBytes: number) {
     this.#disk = disk;
     this.#directory = directory;
-    this.#segmentBytes = segmentBytes;
+    this.segmentBytes = segmentBytes;
   }
 
   /**
@@ -33,12 +33,12 @@ export class SegmentReader {
    * the file has there. Throws 58P01 when there is no such segment.
    */
   async read(timeline: TimelineId, position: Lsn, into: Uint8Array): Promise<number> {
-    const name = segmentName(timeline, position, this.#segmentBytes);
+    const name = segmentName(timeline, position, this.segmentBytes);
     const segment = this.#segment(name);
     segment.readers++;
     try {
       const file = await segment.file;
-      return await file.read(into, distance(segmentStart(position, this.#segmentBytes), position));
+      return await file.read(into, distance(segmentStart(position, this.segmentBytes), position));
     } catch (error) {
       if (this.#open.get(name) === segment) this.#open.delete(name);
       throw systemErrorCode(error) === 'ENOENT' ? segmentRemoved(name) : error;

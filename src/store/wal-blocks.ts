@@ -1,5 +1,5 @@
 /**
- * The WAL of one timeline in memory: what arrives, as far as it is not written yet, and whatever
+ * The WAL of the current timeline in memory: what arrives, as far as it is not written yet, and whatever
  * the cache holds of the rest. It lives as long as the store.
  *
  *   live blocks   from the first unwritten byte to `end`, pinned: they cannot be read from disk
@@ -19,7 +19,7 @@ export interface WalChunk {
 
 export class WalBlocks {
   readonly #reader: SegmentReader;
-  readonly #timeline: TimelineId;
+  #timeline: TimelineId;
   readonly #cache = new WalBlockCache({ capacityBytes: CACHE_BYTES });
   #live: WalBlock[] = [];
   #end: Lsn;
@@ -33,7 +33,7 @@ export class WalBlocks {
   /** Stored WAL that ends at `end`; what comes next is appended there. */
   static async open(reader: SegmentReader, timeline: TimelineId, end: Lsn): Promise<WalBlocks> {
     const blocks = new WalBlocks(reader, timeline, end);
-    blocks.rewind(end, await blocks.readHead(end));
+    blocks.goOn(timeline, end, await blocks.readHead(timeline, end));
     return blocks;
   }
 
@@ -77,29 +77,31 @@ export class WalBlocks {
     }
   }
 
-  /** The WAL before `position` in its block, as it is stored: what `rewind` goes on from. */
-  async readHead(position: Lsn): Promise<Buffer> {
+  /** The WAL before `position` in its block, as it is stored: what `goOn` goes on from. */
+  async readHead(timeline: TimelineId, position: Lsn): Promise<Buffer> {
     const start = alignDown(position, BLOCK_BYTES);
     const head = Buffer.allocUnsafe(distance(start, position));
     if (head.length === 0) return head;
-    const filled = await this.#reader.read(this.#timeline, start, head);
+    const filled = await this.#reader.read(timeline, start, head);
     assert(filled === head.length, 'what was walked can be read');
     return head;
   }
 
   /**
-   * Forgets what lies behind `position`, which must be stored; what comes next is appended there.
-   * `head` is what `readHead` gave: readers find the block it lies in always, and filled.
+   * Goes on at `position`, which must be stored, on `timeline`: what lies behind it there is
+   * forgotten, what comes next is appended. `head` is what `readHead` gave: readers find the block
+   * it lies in always, and filled.
    */
-  rewind(position: Lsn, head: Buffer): void {
-    this.#cache.forgetFrom(this.#timeline, blockNumber(position));
+  goOn(timeline: TimelineId, position: Lsn, head: Buffer): void {
+    this.#timeline = timeline;
+    this.#cache.forgetFrom(timeline, blockNumber(position));
     for (const block of this.#live) this.#cache.unpin(block);
     this.#live = [];
     this.#end = alignDown(position, BLOCK_BYTES);
     this.append(head);
   }
 
-  /** As WalStore.read(). */
+  /** As WalStore.read(), of the file in the name of `timeline`. */
   read(timeline: TimelineId, start: Lsn, end: Lsn): WalChunk | Promise<WalChunk> {
     const number = blockNumber(start);
     const block = this.#cache.find(timeline, number);

@@ -5,6 +5,7 @@
  *   end ≥ flushed   WAL that was acknowledged is there; if not, that is an error said loudly
  */
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import { type TimelineHistory, fileTimelineOf } from '../wal/history.ts';
 import {
   type Lsn,
   type TimelineId,
@@ -96,10 +97,14 @@ async function pushStored(read: ReadWal, walker: WalWalker, end: Lsn | undefined
   }
 }
 
-/** Reads at a position up to the end of its block; a segment that is not there has no bytes. */
-export function readStored(reader: SegmentReader, timeline: TimelineId): ReadWal {
+/**
+ * Reads at a position up to the end of its block, as `history` has it; a segment that is not there
+ * has no bytes.
+ */
+export function readStored(reader: SegmentReader, history: () => TimelineHistory): ReadWal {
   return async (position, into) => {
     try {
+      const timeline = fileTimelineOf(history(), position, reader.segmentBytes);
       return await reader.read(timeline, position, into);
     } catch (error) {
       if (error instanceof WalcadeError && error.sqlstate === SQLSTATE.UNDEFINED_FILE) return 0;

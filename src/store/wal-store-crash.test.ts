@@ -136,7 +136,7 @@ function check({ store, slots }: StoreUnderTest, told: Told): void {
 
 async function assertStored({ store }: StoreUnderTest): Promise<void> {
   for (let at = store.oldest; at < store.served.value; ) {
-    const chunk = await store.read(store.timeline, at, store.served.value);
+    const chunk = await store.read(store.history, at, store.served.value);
     const from = Number(at - START);
     const expected = wal.subarray(from, from + chunk.bytes.length);
     assert.ok(expected.equals(chunk.bytes), `WAL from ${formatLsn(at)} on is as it was sent`);

@@ -33,7 +33,7 @@ test('what was proven is read also while the store rewinds', async () => {
   let reads = 0;
   node.disk.onOperation = async ({ kind, path }) => {
     if (kind !== 'read' || !path.startsWith(WAL)) return;
-    const chunk = await node.store.read(node.store.timeline, START, advance(START, 1_000));
+    const chunk = await node.store.read(node.store.history, START, advance(START, 1_000));
     assert.ok(wal.subarray(0, 1_000).equals(chunk.bytes));
     chunk.release();
     reads += 1;

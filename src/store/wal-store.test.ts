@@ -317,7 +317,7 @@ test('removed WAL is gone, and asking for it is answered in words of PostgreSQL'
 
   const next = await StoreUnderTest.open(node.disk);
   assert.equal(next.store.oldest, kept);
-  await assert.rejects(async () => next.store.read(store.timeline, START, kept), {
+  await assert.rejects(async () => next.store.read(store.history, START, kept), {
     sqlstate: '58P01',
     message: 'requested WAL segment 000000010000000000000001 has already been removed',
   });

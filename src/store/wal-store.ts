@@ -1,9 +1,10 @@
 /**
  * The WAL of one node: received in order, proven, written, made durable, served, and removed.
  *
- *   flushed ≤ written ≤ received        within the timeline; only `rewind` takes them back
+ *   flushed ≤ written ≤ received        only `rewind` and `branch` take them back
  *   proven ≤ received                   the walker's word: every record before it was checked
- *   served ≤ min(proven, written)       never goes back; rests at a record's end or a page boundary
+ *   served ≤ min(proven, written)       never goes back on a timeline; rests at a record's end, a
+ *                                       page boundary, or where the timeline begins
  *
  * It lives from `open` to the end of `run`, which writes and syncs until its signal aborts and
  * rejects when an fsync fails: that is never retried, the process has to end. A write that fails
@@ -17,6 +18,7 @@ import type { WalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { endTogether } from '../base/task-group.ts';
 import { Watermark } from '../base/watermark.ts';
+import { type TimelineHistory, beginOf, fileTimelineOf } from '../wal/history.ts';
 import {
   type Lsn,
   type TimelineId,
@@ -29,16 +31,18 @@ import {
 import { PAGE_BYTES } from '../wal/page.ts';
 import { segmentStart } from '../wal/segment.ts';
 import type { WalWalker } from '../wal/walker.ts';
-import { BusyWatch } from './busy-watch.ts';
-import type { ControlChange, ControlData, ControlFile } from './control-file.ts';
-import { FsyncFailed, diskRefusal } from './disk-refusal.ts';
+import { type Branch, makeBranch } from './branching.ts';
+import type { ControlFile } from './control-file.ts';
+import { DiskGuard } from './disk-guard.ts';
+import { diskRefusal } from './disk-refusal.ts';
 import type { SegmentReader } from './segment-reader.ts';
-import { SegmentRemoval } from './segment-removal.ts';
-import { SegmentWriter } from './segment-writer.ts';
+import type { SegmentRemoval } from './segment-removal.ts';
+import type { SegmentWriter } from './segment-writer.ts';
 import type { WalBlocks, WalChunk } from './wal-blocks.ts';
+import { StoreNotes } from './store-notes.ts';
 import { WalkStart } from './walk-start.ts';
 import { openStored, type StoredWal } from './stored-wal.ts';
-import { readStored, rewriteWalked, walkTo } from './wal-recovery.ts';
+import { type ReadWal, readStored, walkTo } from './wal-recovery.ts';
 
 export const WAL_DIRECTORY = 'pg_wal';
 
@@ -53,7 +57,7 @@ export interface WalStoreOptions {
 
 export class WalStore {
   readonly #log: Log;
-  readonly #control: ControlFile;
+  readonly #notes: StoreNotes;
   readonly #writer: SegmentWriter;
   readonly #reader: SegmentReader;
   readonly #blocks: WalBlocks;
@@ -61,67 +65,57 @@ export class WalStore {
   #walker: WalWalker;
   #written: Lsn;
   #flushed: Lsn;
-  readonly #served: Watermark<Lsn>;
+  #history: TimelineHistory;
+  #served: Watermark<Lsn>;
   readonly #arrived = new Condition();
   readonly #progress = new Condition();
+  /** Notified when the store goes on with another timeline. */
+  readonly branched = new Condition();
   #failure: WalcadeError | undefined;
   #needsRewind = false;
-  /** Where a rewind goes that has begun and not succeeded yet: what lies behind may be gone. */
-  #rewindTarget: Lsn | undefined;
-  /** An fsync has failed: what was written since the last one may be gone. */
-  #lost: FsyncFailed | undefined;
-  readonly #busy: BusyWatch;
+  readonly #disk: DiskGuard;
   readonly #walkStart = new WalkStart();
+  /** Of the timeline that WAL is received on. */
+  readonly #read: ReadWal;
 
   private constructor(options: WalStoreOptions, parts: StoredWal) {
-    const { walker } = parts;
-    const { disk, clock, log, directory, control } = options;
-    const { segmentBytes } = control.data;
-    this.#log = log;
-    this.#busy = new BusyWatch(clock);
-    this.#control = control;
-    const wal = { disk, clock, log, directory: `${directory}/${WAL_DIRECTORY}`, segmentBytes };
-    this.#writer = new SegmentWriter(wal);
-    this.#reader = parts.reader;
-    this.#blocks = parts.blocks;
-    this.#removal = new SegmentRemoval({ ...wal, reader: parts.reader }, parts.oldest);
+    const { walker, history, reader, writer, blocks, removal } = parts;
+    this.#log = options.log;
+    this.#disk = new DiskGuard(options.clock, () => this.#progress.notify());
+    this.#notes = new StoreNotes(options.control, this.#disk);
+    this.#read = readStored(reader, () => this.#history);
+    this.#writer = writer;
+    this.#reader = reader;
+    this.#blocks = blocks;
+    this.#removal = removal;
     this.#walker = walker;
     this.#written = walker.received;
     this.#flushed = walker.received;
-    this.#served = new Watermark(walker.proven);
+    this.#history = history;
+    this.#served = new Watermark(maxLsn(walker.proven, beginOf(history)));
   }
 
-  /**
-   * Opens the store of a node that is not running: walks from the control file's record, makes
-   * what it walked durable, and clears what follows. Throws XX001 if acknowledged WAL is lost.
-   */
+  /** Opens the store of a node that is not running; throws what openStored() throws. */
   static async open(options: WalStoreOptions): Promise<WalStore> {
-    const { disk, directory, control } = options;
-    const { data } = control;
-    const { timeline, segmentBytes } = data;
-    const walDirectory = `${directory}/${WAL_DIRECTORY}`;
-    const stored = await openStored(disk, walDirectory, data);
-    const { reader, walker } = stored;
-    const store = new WalStore(options, stored);
-    if (!data.cleanShutdown || walker.received !== data.flushed) {
-      await rewriteWalked(store.#writer, readStored(reader, timeline), {
-        timeline,
-        segmentBytes,
-        from: minLsn(data.flushed, walker.received),
-        to: walker.received,
-      });
-      await disk.syncDirectory(walDirectory);
-    }
-    await control.update({ flushed: walker.received, cleanShutdown: false });
-    return store;
+    const { disk, clock, log, control } = options;
+    const directory = `${options.directory}/${WAL_DIRECTORY}`;
+    const { segmentBytes } = control.data;
+    const wal = { disk, clock, log, directory, segmentBytes };
+    return new WalStore(options, await openStored(wal, control));
   }
 
+  /** The timeline that WAL is received on. */
   get timeline(): TimelineId {
-    return this.#control.data.timeline;
+    return this.#history.timeline;
+  }
+
+  /** Its history: by it all WAL that is stored is found and read. */
+  get history(): TimelineHistory {
+    return this.#history;
   }
 
   get segmentBytes(): number {
-    return this.#control.data.segmentBytes;
+    return this.#notes.data.segmentBytes;
   }
 
   /** The oldest WAL that is stored: a segment's start. */
@@ -145,18 +139,19 @@ export class WalStore {
     return minLsn(this.#walker.proven, this.received);
   }
 
+  /** How far the current timeline is served: another Watermark after each `branch`. */
   get served(): Watermark<Lsn> {
     return this.#served;
   }
 
   /** Redo pointer of the newest checkpoint record that was received. */
   get checkpointRedo(): Lsn | undefined {
-    return this.#walker.lastCheckpoint?.redo ?? this.#control.data.checkpointRedo;
+    return this.#walker.lastCheckpoint?.redo ?? this.#notes.data.checkpointRedo;
   }
 
   /** Where a start would begin to walk now. */
   get walkFrom(): Lsn {
-    return this.#control.data.walk.from;
+    return this.#notes.data.walk.from;
   }
 
   /** Notified whenever `written`, `flushed` or `failure` has changed. */
@@ -176,7 +171,7 @@ export class WalStore {
 
   /** For how long the oldest write or sync that runs now has been running, in milliseconds. */
   get busyMs(): number {
-    return this.#busy.busyMs;
+    return this.#disk.busyMs;
   }
 
   /**
@@ -201,11 +196,12 @@ export class WalStore {
 
   /**
    * Stored WAL from `start` on, up to `end` at most and at least one byte: what one block holds.
-   * `end` must not be past `served`. Throws 58P01 for what has been removed.
+   * `end` must not be past what is or was served in that history: the WAL of a branch that was left
+   * stays as it was. Throws 58P01 for what has been removed.
    */
-  read(timeline: TimelineId, start: Lsn, end: Lsn): WalChunk | Promise<WalChunk> {
-    assert(start < end && end <= this.#served.value, 'what is read is served');
-    return this.#blocks.read(timeline, start, end);
+  read(history: TimelineHistory, start: Lsn, end: Lsn): WalChunk | Promise<WalChunk> {
+    assert(start < end, 'there is something to read');
+    return this.#blocks.read(fileTimelineOf(history, start, this.segmentBytes), start, end);
   }
 
   /** Writes and syncs what arrives until `signal` aborts; then all that was received is durable. */
@@ -226,26 +222,54 @@ export class WalStore {
   async rewind(signal: AbortSignal): Promise<void> {
     await this.drained(signal);
     const hasFailed = this.#failure !== undefined;
-    const target = hasFailed ? this.#written : this.#walker.proven;
+    const { proven } = this.#walker;
+    const target = hasFailed ? this.#written : maxLsn(proven, beginOf(this.#history));
     // After a failed write, whether there is room again is found out by writing the whole segment.
     const zeroEnd = hasFailed ? undefined : this.received;
-    this.#rewindTarget = target;
-    await this.#update(({ flushed }) => ({ flushed: minLsn(flushed, target) }));
+    await this.#notes.goBack(target, ({ flushed }) => ({ flushed: minLsn(flushed, target) }));
     try {
-      await this.#busy.run(() => this.#writer.zeroFrom(this.timeline, target, zeroEnd));
+      await this.#disk.run(() => this.#writer.zeroFrom(this.timeline, target, zeroEnd));
     } catch (error) {
       throw diskRefusal(error, 'write');
     }
     await this.#sync(target);
-    const read = readStored(this.#reader, this.timeline);
-    const walker = await walkTo(read, this.#control.data, target);
-    const head = await this.#blocks.readHead(target);
+    const walker = await walkTo(this.#read, this.#notes.data, target);
+    const head = await this.#blocks.readHead(this.timeline, target);
+    this.#goOn(walker, head);
+  }
+
+  /**
+   * Goes on with another timeline where its history parts from this one's. No stream may be
+   * appending. All before it must be stored here: else 58P01 or 22023, and nothing has changed.
+   * WAL of the old timeline past it stays in its files; it is served no more.
+   */
+  async branch(branch: Branch, signal: AbortSignal): Promise<void> {
+    await this.drained(signal);
+    if (this.#failure !== undefined) throw this.#failure;
+    const { history, at } = branch;
+    const { oldest, received } = this;
+    const doors = { writer: this.#writer, reader: this.#reader, disk: this.#disk };
+    const stored = { oldest, received, read: this.#read, control: this.#notes.data };
+    const made = await makeBranch(branch, { ...doors, ...stored });
+    const head = await this.#blocks.readHead(history.timeline, at);
+    // Until the control file says so the store is where it was: a rewind takes it up there.
+    this.#needsRewind = true;
+    await this.#notes.goBack(at, made.change);
+    this.#history = history;
+    this.#served = new Watermark(at);
+    this.#goOn(made.walker, head);
+    this.branched.notify();
+  }
+
+  /** Takes the stream up where `walker` has come to; `head` is the WAL before it in its block. */
+  #goOn(walker: WalWalker, head: Buffer): void {
+    const { received } = walker;
     this.#walker = walker;
-    this.#blocks.rewind(target, head);
-    this.#walkStart.rewind();
-    this.#written = target;
-    this.#flushed = target;
-    this.#rewindTarget = undefined;
+    this.#blocks.goOn(this.timeline, received, head);
+    this.#walkStart.rewind(received);
+    this.#written = received;
+    this.#flushed = received;
+    this.#notes.wentBack();
     this.#failure = undefined;
     this.#needsRewind = false;
     this.#progress.notify();
@@ -255,7 +279,7 @@ export class WalStore {
   /** Resolves once all that was received is durable, or writing has failed. Throws FsyncFailed. */
   async drained(signal: AbortSignal): Promise<void> {
     for (;;) {
-      if (this.#lost !== undefined) throw this.#lost;
+      if (this.#disk.lost !== undefined) throw this.#disk.lost;
       if (this.#failure !== undefined || this.#flushed >= this.received) return;
       await this.#progress.wait(signal);
     }
@@ -263,11 +287,14 @@ export class WalStore {
 
   /** Writes to the control file how far WAL is durable and where the next start walks from. */
   async checkpoint(): Promise<void> {
-    const walkFrom = this.#walkStart.lsn;
-    await this.#noteFlushed(this.#flushed, () => ({
-      checkpointRedo: this.checkpointRedo,
-      ...(walkFrom && { walk: { from: walkFrom, startsAt: 'record' } }),
-    }));
+    const flushed = (): Lsn => this.#flushed;
+    await this.#notes.flushed(flushed, () => {
+      const walkFrom = this.#walkStart.lsn;
+      return {
+        checkpointRedo: this.checkpointRedo,
+        ...(walkFrom && { walk: { from: walkFrom, startsAt: 'record' } }),
+      };
+    });
   }
 
   /**
@@ -275,7 +302,7 @@ export class WalStore {
    * when there is none. Throws what the disk refused: the next call tries it anew.
    */
   removeBefore(position: Lsn): Promise<void> {
-    return this.#endIfLost(() => this.#removal.removeBefore(position));
+    return this.#disk.durably(() => this.#removal.removeBefore(position));
   }
 
   async #write(signal: AbortSignal): Promise<void> {
@@ -286,7 +313,7 @@ export class WalStore {
         continue;
       }
       try {
-        await this.#busy.run(() => this.#writeNext());
+        await this.#disk.run(() => this.#writeNext());
       } catch (error) {
         this.#failure = diskRefusal(error, 'write');
       }
@@ -302,11 +329,8 @@ export class WalStore {
     const segmentEnd = advance(segmentStart(this.#written, segmentBytes), segmentBytes);
     const end = minLsn(this.received, segmentEnd);
     const provenBefore = minLsn(this.#walker.proven, end);
-    await this.#writer.write(
-      this.timeline,
-      this.#written,
-      this.#blocks.unwritten(this.#written, end),
-    );
+    const unwritten = this.#blocks.unwritten(this.#written, end);
+    await this.#writer.write(this.timeline, this.#written, unwritten);
     this.#written = end;
     // More may have been proven meanwhile than was written: no cut inside a record but at a page.
     const { proven } = this.#walker;
@@ -318,7 +342,7 @@ export class WalStore {
   async #flush(signal: AbortSignal): Promise<void> {
     for (;;) {
       signal.throwIfAborted();
-      if (this.#lost !== undefined) throw this.#lost;
+      if (this.#disk.lost !== undefined) throw this.#disk.lost;
       if (this.#flushed === this.#written) {
         await this.#progress.wait(signal);
         continue;
@@ -326,7 +350,7 @@ export class WalStore {
       try {
         await this.#syncTo(this.#written);
       } catch (error) {
-        if (error === this.#lost) throw error;
+        if (error === this.#disk.lost) throw error;
         // The control file was refused: as with WAL, a rewind finds out when it is taken.
         this.#failure = diskRefusal(error, 'write');
         this.#progress.notify();
@@ -344,36 +368,9 @@ export class WalStore {
 
   /** Makes all that was written, up to `end`, durable. */
   async #sync(end: Lsn): Promise<void> {
-    await this.#durably(() => this.#writer.sync());
+    await this.#disk.durably(() => this.#writer.sync());
     // The upstream may remove the segment once its end was reported: no start may need it again.
-    if (end % BigInt(this.segmentBytes) === 0n) await this.#noteFlushed(end);
-  }
-
-  /** Notes that all before `flushed` is durable: never less than is noted, nor past a rewind. */
-  #noteFlushed(flushed: Lsn, changes?: () => Partial<ControlData>): Promise<void> {
-    return this.#update((data) => {
-      const durable = minLsn(flushed, this.#rewindTarget ?? flushed);
-      return { ...changes?.(), flushed: maxLsn(data.flushed, durable) };
-    });
-  }
-
-  #update(change: ControlChange): Promise<void> {
-    return this.#durably(() => this.#control.update(change));
-  }
-
-  #durably(action: () => Promise<void>): Promise<void> {
-    return this.#endIfLost(() => this.#busy.run(action));
-  }
-
-  /** A failed fsync ends `run`, whoever asked: the next one could succeed without the data. */
-  async #endIfLost(action: () => Promise<void>): Promise<void> {
-    try {
-      await action();
-    } catch (error) {
-      if (error instanceof FsyncFailed) this.#lost = error;
-      this.#progress.notify();
-      throw error;
-    }
+    if (end % BigInt(this.segmentBytes) === 0n) await this.#notes.flushed(() => end);
   }
 
   /** At the end of `run`: everything received is written, synced and noted in the control file. */
@@ -385,9 +382,9 @@ export class WalStore {
       }
       await this.#syncTo(this.#written);
       await this.checkpoint();
-      await this.#update(() => ({ cleanShutdown: !this.needsRewind }));
+      await this.#notes.change(() => ({ cleanShutdown: !this.needsRewind }));
     } catch (error) {
-      if (error === this.#lost) throw error;
+      if (error === this.#disk.lost) throw error;
       this.#log.error(error);
     } finally {
       await this.#writer.close();

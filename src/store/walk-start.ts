@@ -31,8 +31,9 @@ export class WalkStart {
     this.#candidate = undefined;
   }
 
-  /** What was walked and is not durable is taken back. */
-  rewind(): void {
+  /** What was walked and is not durable, or lies behind `position`, is taken back. */
+  rewind(position: Lsn): void {
     this.#candidate = undefined;
+    if (this.#lsn !== undefined && this.#lsn >= position) this.#lsn = undefined;
   }
 }

@@ -7,7 +7,8 @@
  */
 import { assert } from '../base/assert.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
-import { INVALID_LSN, lsn, timelineId, type Lsn, type TimelineId } from './lsn.ts';
+import { INVALID_LSN, advance, lsn, timelineId, type Lsn, type TimelineId } from './lsn.ts';
+import { segmentStart } from './segment.ts';
 
 /** A timeline and its ancestors, oldest first, each with the position where it was left. */
 export interface TimelineHistory {
@@ -98,6 +99,34 @@ export function timelineOf(history: TimelineHistory, position: Lsn): TimelineId 
   const entry = entries.findLast((e, i) => begin(i) <= position && position < e.switchPoint);
   assert(entry !== undefined, 'the ranges of a history have no gap');
   return entry.timeline;
+}
+
+/**
+ * The timeline in whose name the segment of `position` is kept: the newest that owns a part of it,
+ * as a segment with a switch point is copied to the next timeline's name (walsender.c,
+ * WalSndSegmentOpen()).
+ */
+export function fileTimelineOf(
+  history: TimelineHistory,
+  position: Lsn,
+  segmentBytes: number,
+): TimelineId {
+  if (history.entries.length === 0) return history.timeline;
+  const last = advance(segmentStart(position, segmentBytes), segmentBytes - 1);
+  return timelineOf(history, last);
+}
+
+/** Where the history's own timeline begins; 0/0 for one without ancestors. */
+export function beginOf({ entries }: TimelineHistory): Lsn {
+  return entries.at(-1)?.switchPoint ?? INVALID_LSN;
+}
+
+/** The history of an ancestor, as the history of its descendant tells it. */
+export function ancestorHistory(history: TimelineHistory, timeline: TimelineId): TimelineHistory {
+  if (timeline === history.timeline) return history;
+  const index = history.entries.findIndex((entry) => entry.timeline === timeline);
+  assert(index >= 0, 'an ancestor is in the history');
+  return { timeline, entries: history.entries.slice(0, index) };
 }
 
 /**

@@ -155,7 +155,7 @@ interface Watch {
 export async function readAll(store: WalStore, end: Lsn = store.served.value): Promise<Buffer> {
   const parts: Buffer[] = [];
   for (let at = START; at < end; ) {
-    const chunk = await store.read(store.timeline, at, end);
+    const chunk = await store.read(store.history, at, end);
     parts.push(Buffer.from(chunk.bytes));
     at = advance(at, chunk.bytes.length);
     chunk.release();
