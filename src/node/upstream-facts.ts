@@ -3,6 +3,7 @@
  * which PostgreSQL it is.
  */
 import type { ReplicationClient } from '../protocol/client.ts';
+import { isHotStandby } from '../protocol/session-attributes.ts';
 import {
   type UpstreamIdentity,
   identifySystem,
@@ -39,15 +40,10 @@ export async function lookAtUpstream(client: ReplicationClient): Promise<Upstrea
   };
 }
 
-/**
- * Before PostgreSQL 14 a server does not report whether it is in recovery, but a transaction of a
- * standby is always read-only. On a primary it can be so by a setting: then nobody knows.
- */
 async function readRole(client: ReplicationClient): Promise<UpstreamFacts['role']> {
   if ((await readUpstreamPath(client)).length > 0) return 'walcade node';
-  const inHotStandby = client.parameters.get('in_hot_standby');
-  if (inHotStandby !== undefined) return inHotStandby === 'on' ? 'standby' : 'primary';
-  if ((await showSetting(client, 'transaction_read_only')) === 'off') return 'primary';
-  const isSo = (await showSetting(client, 'default_transaction_read_only')) === 'on';
-  return isSo ? 'server' : 'standby';
+  const show = (name: string): Promise<string | undefined> => showSetting(client, name);
+  const isStandby = await isHotStandby({ parameters: client.parameters, show });
+  if (isStandby === undefined) return 'server';
+  return isStandby ? 'standby' : 'primary';
 }

@@ -24,6 +24,7 @@ import type { Message, MessageLimits } from './message-reader.ts';
 import { connectionHint } from './connection-hints.ts';
 import { type Network, type ServerAddress, describeServer } from './network.ts';
 import { WAL_DATA_HEADER_BYTES } from './replication-messages.ts';
+import { type SessionAttributes, checkSessionAttributes } from './session-attributes.ts';
 import { PROTOCOL_VERSION, encodeStartup } from './startup.ts';
 import { createAuthenticator } from './upstream-authentication.ts';
 
@@ -47,14 +48,6 @@ export interface ClientOptions {
   /** Called with each NoticeResponse. */
   onNotice?: (notice: WalcadeError) => void;
 }
-
-export type SessionAttributes =
-  | 'any'
-  | 'read-write'
-  | 'read-only'
-  | 'primary'
-  | 'standby'
-  | 'prefer-standby';
 
 /** The outcome of one statement: a result set, or only a command tag. */
 export interface CommandResult {
@@ -224,7 +217,10 @@ export class ReplicationClient {
         refuseOlderProtocol(decodeNegotiateProtocolVersion(body).version);
       } else if (type === BACKEND.READY_FOR_QUERY) {
         if (!authenticator.accepted) throw unexpectedMessage(type);
-        return checkSessionAttributes(options.sessionAttributes, this.parameters);
+        return checkSessionAttributes(options.sessionAttributes, {
+          parameters: this.parameters,
+          show: async (name) => singleValue(await this.query(`SHOW ${name}`), 0),
+        });
       } else {
         throw unexpectedMessage(type);
       }
@@ -249,28 +245,6 @@ const METHOD_NAMES: Partial<Record<AuthenticationRequest['kind'], string>> = {
   'md5-password': 'md5',
   sasl: 'scram-sha-256',
 };
-
-/** As libpq decides it from in_hot_standby, which servers report from PostgreSQL 14 on. */
-function checkSessionAttributes(
-  wanted: SessionAttributes,
-  parameters: ReadonlyMap<string, string>,
-): void {
-  if (wanted === 'any') return;
-  const isStandby = parameters.get('in_hot_standby');
-  if (isStandby === undefined) {
-    throw new WalcadeError(
-      SQLSTATE.FEATURE_NOT_SUPPORTED,
-      'server does not report in_hot_standby',
-      { hint: 'Use target_session_attrs=any with servers older than PostgreSQL 14.' },
-    );
-  }
-  const wantsStandby = wanted === 'standby' || wanted === 'read-only';
-  if (wantsStandby === (isStandby === 'on')) return;
-  throw new WalcadeError(
-    SQLSTATE.CONNECTION_REJECTED,
-    wantsStandby ? 'server is not in hot standby mode' : 'server is in hot standby mode',
-  );
-}
 
 async function connectTo(
   address: ServerAddress,
