@@ -45,6 +45,8 @@ export interface NodeStatus {
   };
   failure: string | null;
   downstreams: DownstreamStatus[];
+  /** Standbys with WAL that is in no history of this node, seen within the last minute. */
+  diverged: DivergedStatus[];
   slots: SlotStatus[];
 }
 
@@ -78,6 +80,16 @@ export interface DownstreamStatus {
   replay: string | null;
   lagBytes: number | null;
   replyAt: string | null;
+}
+
+/** A standby that no WAL of this node can lead on. */
+export interface DivergedStatus {
+  applicationName: string;
+  user: string;
+  address: string;
+  position: string;
+  timeline: number;
+  switchPoint: string;
 }
 
 /** As a row of pg_replication_slots. */
@@ -122,6 +134,9 @@ export interface AttachmentSource {
   };
 }
 
+const CUT_OFF = 'Its WAL receiver is not connected.';
+const DIVERGED =
+  'It has replayed WAL that is not in the history of the upstream: run "walcade rejoin".';
 const POSTGRES_EPOCH_MS = 946_684_800_000;
 
 export function nodeStatus(sources: StatusSources): NodeStatus {
@@ -175,6 +190,17 @@ export function nodeStatus(sources: StatusSources): NodeStatus {
       lagBytes: d.write === INVALID_LSN ? null : lagBytes(d.write, served),
       replyAt: formatTimestampUs(d.replyTimeUs),
     })),
+    diverged: sources.downstreams.diverged
+      .all(sources.clock.monotonicMs())
+      .filter(({ isAttached }) => !isAttached)
+      .map(({ applicationName, user, peer, position, timeline, switchPoint }) => ({
+        applicationName,
+        user,
+        address: describePeer(peer),
+        position: formatLsn(position),
+        timeline,
+        switchPoint: formatLsn(switchPoint),
+      })),
     slots: sources.slots.all().map((slot) => ({
       name: slot.name,
       temporary: slot.temporary,
@@ -188,19 +214,25 @@ export function nodeStatus(sources: StatusSources): NodeStatus {
   };
 }
 
-function serverStatus({ attachment, downstreams, store }: StatusSources): NodeStatus['server'] {
+function serverStatus({
+  attachment,
+  downstreams,
+  store,
+  clock,
+}: StatusSources): NodeStatus['server'] {
   if (attachment === undefined) return null;
   const { dataDirectory, programs, server } = attachment;
   const { state, pid, reason, restarts } = server.status;
   const { replayed } = downstreams;
   const isReceiving = downstreams.all().some((d) => d.isAttached && d.state !== 'startup');
   const isCutOff = state === 'ready' && !isReceiving;
+  const isDiverged = downstreams.diverged.all(clock.monotonicMs()).some((d) => d.isAttached);
   return {
     version: programs.version,
     dataDirectory,
     state,
     pid: pid ?? null,
-    reason: reason ?? (isCutOff ? 'Its WAL receiver is not connected.' : null),
+    reason: reason ?? (isDiverged ? DIVERGED : isCutOff ? CUT_OFF : null),
     restarts,
     replay: formatKnown(replayed),
     lagBytes: replayed === INVALID_LSN ? null : lagBytes(replayed, store.served.value),

@@ -57,6 +57,7 @@ function describe(status: NodeStatus): string {
     const headings = 'downstream,address,state,sent,write,flush,replay,lag,slot'.split(',');
     text += `\n${formatTable(headings, rows)}\n`;
   } else text += '\nno downstreams\n';
+  if (status.diverged.length > 0) text += `\n${describeDiverged(status.diverged)}\n`;
   if (status.slots.length === 0) return text;
   const rows = status.slots.map((slot) => [
     slot.name,
@@ -70,6 +71,17 @@ function describe(status: NodeStatus): string {
 /** Why the upstream is not streaming, on a line of its own. */
 function because({ reason }: NodeStatus['upstream']): [string, string][] {
   return reason === null ? [] : [['', pc.yellow(reason)]];
+}
+
+/** Standbys that this node cannot lead on. */
+function describeDiverged(diverged: NodeStatus['diverged']): string {
+  const rows = diverged.map((d) => [
+    d.applicationName || d.user,
+    d.address,
+    `${d.position} on timeline ${d.timeline}`,
+    d.switchPoint,
+  ]);
+  return formatTable(['diverged standby', 'address', 'is at', 'forked at'], rows);
 }
 
 /** The lines on the attached server; none for a relay. */

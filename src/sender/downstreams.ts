@@ -8,6 +8,7 @@ import { Condition } from '../base/condition.ts';
 import type { PeerAddress } from '../protocol/network.ts';
 import type { ReplicationSlot, ReplicationSlots } from '../store/replication-slots.ts';
 import { INVALID_LSN, type Lsn, type TimelineId } from '../wal/lsn.ts';
+import { DivergedDownstreams } from './diverged-downstreams.ts';
 
 /** As in pg_stat_replication; a session that is not streaming is in `startup`. */
 export type SenderState = 'startup' | 'backup' | 'catchup' | 'streaming' | 'stopping';
@@ -42,6 +43,7 @@ export class DownstreamTable {
   readonly feedbackChanged = new Condition();
   /** Notified when `replayed` has advanced. */
   readonly replayedChanged = new Condition();
+  readonly diverged = new DivergedDownstreams();
   #replayed: Lsn = INVALID_LSN;
 
   constructor(slots: ReplicationSlots) {

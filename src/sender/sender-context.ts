@@ -39,6 +39,8 @@ export interface SenderContext {
   shownSettings: () => ShownSetting[];
   /** Where recovery of the attached server begins; undefined for a relay. */
   attachedRedo: () => Lsn | undefined;
+  /** Whether this node follows, as its sessions report it: `in_hot_standby`. */
+  isInRecovery: () => boolean;
   /** A further connection to the upstream, for what this node passes on. */
   connectUpstream(signal: AbortSignal): Promise<ReplicationClient>;
   /** A connection to a server with data pages: the attached one, or the upstream. */

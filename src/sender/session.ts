@@ -263,6 +263,7 @@ export class SenderSession {
       downstream: this.#downstream,
       context: this.#context,
       stopping: this.#options.stopping,
+      log: this.#log,
     }).run(command);
     if (outcome === 'ready') await this.#connection.send(encodeReadyForQuery());
     return outcome;

@@ -9,6 +9,7 @@
  */
 import { Condition } from '../base/condition.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
 import { endTogether } from '../base/task-group.ts';
 import {
   COPY_DONE,
@@ -22,6 +23,7 @@ import type { Connection } from '../protocol/connection.ts';
 import type { StartReplication } from '../protocol/replication-command.ts';
 import { switchPointOf } from '../wal/history.ts';
 import { INVALID_LSN, type Lsn, type TimelineId, formatLsn, lsn, minLsn } from '../wal/lsn.ts';
+import { type DivergedDownstream, divergenceOf } from './diverged-downstreams.ts';
 import type { Downstream } from './downstreams.ts';
 import type { SenderContext } from './sender-context.ts';
 import { passOlderWalOn } from './older-wal.ts';
@@ -40,6 +42,7 @@ export interface WalSenderOptions {
   context: SenderContext;
   /** Aborts when the node stops in peace: what is left is sent, then the session ends. */
   stopping: AbortSignal;
+  log: Log;
 }
 
 /** Where a stream begins and ends, and which timeline follows. */
@@ -65,8 +68,11 @@ export class WalSender {
   readonly #stopping: AbortSignal;
   readonly #listener: StatusListener;
   readonly #acknowledged = new Condition();
+  readonly #log: Log;
+  #current: StreamPlan | undefined;
 
-  constructor({ connection, downstream, context, stopping }: WalSenderOptions) {
+  constructor({ connection, downstream, context, stopping, log }: WalSenderOptions) {
+    this.#log = log;
     this.#connection = connection;
     this.#downstream = downstream;
     this.#context = context;
@@ -81,6 +87,7 @@ export class WalSender {
       onStatus: () => {
         context.downstreams.noteReplay(downstream);
         this.#acknowledged.notify();
+        this.#noteReplay();
       },
       onFeedback: () => context.downstreams.feedbackChanged.notify(),
     });
@@ -95,6 +102,7 @@ export class WalSender {
       const plan = this.#plan(command);
       this.#downstream.slot = slot;
       this.#downstream.timeline = plan.timeline;
+      this.#current = plan;
       return await this.#stream(plan);
     } finally {
       this.#downstream.slot = undefined;
@@ -109,6 +117,7 @@ export class WalSender {
     const timeline = asked ?? store.timeline;
     const next = switchPointOf(store.history, timeline);
     if (next !== undefined && start > next.switchPoint) {
+      this.#noteDivergence({ position: start, timeline, switchPoint: next.switchPoint });
       throw new WalcadeError(
         SQLSTATE.INTERNAL_ERROR,
         `requested starting point ${formatLsn(start)} on timeline ${timeline} ` +
@@ -121,6 +130,22 @@ export class WalSender {
       );
     }
     return { timeline, start, next };
+  }
+
+  /** Of a timeline that was left, a standby may have replayed more than is in this history. */
+  #noteReplay(): void {
+    const { timeline, next } = this.#current ?? {};
+    const { replay: position } = this.#downstream;
+    if (timeline === undefined || next === undefined || position <= next.switchPoint) return;
+    this.#noteDivergence({ position, timeline, switchPoint: next.switchPoint });
+  }
+
+  #noteDivergence(at: Pick<DivergedDownstream, 'position' | 'timeline' | 'switchPoint'>): void {
+    const { downstreams, clock } = this.#context;
+    const { applicationName, user, peer, isAttached } = this.#downstream;
+    const diverged = { applicationName, user, peer, isAttached, ...at };
+    const isNews = downstreams.diverged.note(diverged, clock.monotonicMs());
+    if (isNews) this.#log.warning(divergenceOf(diverged));
   }
 
   async #stream(plan: StreamPlan): Promise<SenderOutcome> {
