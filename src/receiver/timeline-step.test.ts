@@ -81,3 +81,13 @@ test('histories without a common timeline are refused', () => {
     detail: 'The history is in "00000003.history".',
   });
 });
+
+// A store went on in the segments of its own timeline 2, as they have the same names.
+test('an upstream that has given a number of this node to another timeline is refused', () => {
+  const other = history(4, '1\t0/4000000\n2\t0/4800000\n');
+  assert.throws(() => nextStep(other, at(THREE, '0/8000000')), {
+    sqlstate: '55000',
+    message: "timeline 2 of the upstream is another one than this node's",
+    detail: 'The two histories part at 0/4000000 on timeline 1.',
+  });
+});

@@ -14,6 +14,12 @@ import {
   isInHistory,
   switchPointOf,
 } from '../wal/history.ts';
+import {
+  type PartingPoint,
+  contestedTimeline,
+  describePartingPoint,
+  partingPoint,
+} from '../wal/history-parting.ts';
 import type { Lsn, TimelineId } from '../wal/lsn.ts';
 
 /** A node's position: what it has received, and of which history. */
@@ -31,10 +37,13 @@ export type TimelineStep =
 /**
  * The next step towards the end of the upstream's history. What a node has of its own timeline
  * beyond that timeline's end, as a part of a record that nobody finished, is no fork. Throws 55000
- * if the two histories have no timeline in common.
+ * if the two histories have no timeline in common, or two timelines of one number, whose segments
+ * have the same names.
  */
 export function nextStep(upstream: TimelineHistory, own: OwnPosition): TimelineStep {
   const { timeline } = own.history;
+  const contested = contestedTimeline(upstream, own.history);
+  if (contested !== undefined) throw isAnother(contested, partingPoint(upstream, own.history));
   if (!isInHistory(upstream, timeline)) return { ...stepBack(upstream, own), isFork: true };
   const end = switchPointOf(upstream, timeline);
   if (end === undefined || own.received < end.switchPoint) return { kind: 'stream' };
@@ -73,6 +82,18 @@ function lastCommon(a: TimelineHistory, b: TimelineHistory): TimelineId | undefi
 
 function timelinesOf({ entries, timeline }: TimelineHistory): TimelineId[] {
   return [...entries.map((entry) => entry.timeline), timeline];
+}
+
+function isAnother(timeline: TimelineId, at: PartingPoint | undefined): WalcadeError {
+  const where = at === undefined ? '' : ` ${describePartingPoint(at)}`;
+  return new WalcadeError(
+    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
+    `timeline ${timeline} of the upstream is another one than this node's`,
+    {
+      detail: `The two histories part${where}.`,
+      hint: 'Point primary_conninfo at a server whose history this node shares.',
+    },
+  );
 }
 
 function nothingInCommon(upstream: TimelineHistory, own: TimelineHistory): WalcadeError {

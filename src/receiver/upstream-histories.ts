@@ -14,9 +14,10 @@ export interface Timelines {
 }
 
 /**
- * Mirrors every history file up to the upstream's timeline that is not here yet, and fetches that
- * of the store's own timeline anew: throws 58P02 if it is another one. What a server has not
- * (58P01) is passed over up to the store's timeline: a base backup brings only the newest.
+ * Mirrors every history file up to the upstream's timeline that is not here yet, and fetches those
+ * of the store's own and of the upstream's timeline anew: throws 58P02 if one is another. What a
+ * server has not (58P01) is passed over up to the store's timeline: a base backup brings only the
+ * newest.
  */
 export async function fetchHistories(
   client: ReplicationClient,
@@ -25,15 +26,20 @@ export async function fetchHistories(
 ): Promise<void> {
   for (let number = 2; number <= upstream; number++) {
     const wanted = timelineId(number);
-    if (wanted !== own && (await histories.read(wanted)) !== undefined) continue;
-    const content = await askForHistory(client, wanted, {
+    const isCompared = wanted === own || wanted === upstream;
+    if (!isCompared && (await histories.read(wanted)) !== undefined) continue;
+    const content = await readUpstreamHistory(client, wanted, {
       mayBeMissing: wanted < own || (wanted === own && own < upstream),
     });
     if (content !== undefined) await histories.keep(wanted, content);
   }
 }
 
-async function askForHistory(
+/**
+ * The upstream's history file of a timeline; undefined, if that may be, when it has none. Throws
+ * what it answers.
+ */
+export async function readUpstreamHistory(
   client: ReplicationClient,
   timeline: TimelineId,
   { mayBeMissing }: { mayBeMissing: boolean },

@@ -111,7 +111,7 @@ export function checkSystemIdentifier(identity: UpstreamIdentity, expected: bigi
 export function checkSameCluster(
   identity: UpstreamIdentity,
   settings: Record<string, string>,
-  store: { systemIdentifier: bigint; segmentBytes: number; timeline: TimelineId },
+  store: { systemIdentifier: bigint; segmentBytes: number },
 ): void {
   checkSystemIdentifier(identity, store.systemIdentifier);
   const segmentBytes = parseSegmentBytes(settings['wal_segment_size'] ?? '');
@@ -126,12 +126,14 @@ export function checkSameCluster(
       },
     );
   }
-  if (identity.timeline < store.timeline) {
-    throw new WalcadeError(
-      SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-      `highest timeline ${identity.timeline} of the upstream ` +
-        `is behind this node's timeline ${store.timeline}`,
-      { hint: 'Point primary_conninfo at the server that this node followed, or one below it.' },
-    );
-  }
+}
+
+/** Throws 55000 unless the upstream has come to the timeline of this node. */
+export function checkTimelineReached({ timeline }: UpstreamIdentity, own: TimelineId): void {
+  if (timeline >= own) return;
+  throw new WalcadeError(
+    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
+    `highest timeline ${timeline} of the upstream is behind this node's timeline ${own}`,
+    { hint: 'Point primary_conninfo at the server that this node followed, or one below it.' },
+  );
 }

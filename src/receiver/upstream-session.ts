@@ -24,10 +24,12 @@ import { fetchHistories } from './upstream-histories.ts';
 import {
   type UpstreamIdentity,
   checkSameCluster,
+  checkTimelineReached,
   identifySystem,
   readUpstreamPath,
   readUpstreamSettings,
 } from './upstream-identity.ts';
+import { checkUpstreamPath } from './upstream-path.ts';
 import { createUpstreamSlot } from './upstream-slot.ts';
 import {
   type StreamEnd,
@@ -112,7 +114,8 @@ export class UpstreamSession {
     const { control } = this.#options;
     const identity = await identifySystem(this.#client);
     const settings = await readUpstreamSettings(this.#client);
-    checkSameCluster(identity, settings, { ...control.data, timeline: this.#store.timeline });
+    checkSameCluster(identity, settings, control.data);
+    checkTimelineReached(identity, this.#store.timeline);
     await this.#checkPath();
     await this.#fetchHistories(identity);
     const known = control.data.upstreamSettings;
@@ -123,16 +126,8 @@ export class UpstreamSession {
 
   async #checkPath(): Promise<void> {
     const path = await readUpstreamPath(this.#client);
-    if (path.includes(this.#options.control.data.nodeId)) {
-      throw new WalcadeError(
-        SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-        `upstream ${describeAddress(this.#client.address)} receives its WAL from this node`,
-        {
-          detail: 'Following it would close a loop that no primary feeds.',
-          hint: 'Point primary_conninfo at the primary, or at a node that is not below this one.',
-        },
-      );
-    }
+    const { nodeId } = this.#options.control.data;
+    checkUpstreamPath(path, { nodeId, address: describeAddress(this.#client.address) });
     this.#events.onPath(path);
   }
 

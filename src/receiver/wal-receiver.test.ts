@@ -56,7 +56,21 @@ test('an upstream whose history of the same timeline is another one is refused',
   assert.deepEqual(primary.asked('TIMELINE_HISTORY'), ['TIMELINE_HISTORY 3']);
   assert.deepEqual(primary.asked('START_REPLICATION'), []);
   assert.deepEqual([log[0]?.level, log[0]?.sqlstate], ['error', '58P02']);
+  assert.match(log[0]?.detail ?? '', /number; the histories part at 0\/200000 on timeline 2\.$/);
   assert.equal((await histories.read(timelineId(3)))?.toString(), THIRD);
+});
+
+// What had been mirrored from a server that is gone was taken for the history of another one.
+test('a history that is kept and not followed yet is compared with the upstream too', async (t) => {
+  const { primary, log, histories } = await receive(
+    t,
+    { timeline: 2, histories: { 2: SECOND.replace('no', 'another') } },
+    { timeline: 1, kept: { 2: SECOND } },
+  );
+  assert.deepEqual(primary.asked('START_REPLICATION'), []);
+  assert.deepEqual([log[0]?.level, log[0]?.sqlstate], ['error', '58P02']);
+  assert.match(log[0]?.detail ?? '', /timeline number, at 0\/100000\.$/);
+  assert.equal((await histories.read(timelineId(2)))?.toString(), SECOND);
 });
 
 test('WAL that was reported, proved corrupt, and is gone upstream, is explained', async (t) => {

@@ -8,11 +8,13 @@ import { type Disk, readWholeFile, writeFileDurably } from '../base/disk.ts';
 import { SQLSTATE, WalcadeError, systemErrorCode } from '../base/errors.ts';
 import {
   type TimelineHistory,
+  beginOf,
   historyFileName,
   parseHistoryFile,
   rootHistory,
 } from '../wal/history.ts';
-import type { TimelineId } from '../wal/lsn.ts';
+import { describePartingPoint, partingPoint } from '../wal/history-parting.ts';
+import { type TimelineId, formatLsn } from '../wal/lsn.ts';
 
 export class HistoryFiles {
   readonly #disk: Disk;
@@ -46,7 +48,9 @@ export class HistoryFiles {
         SQLSTATE.DUPLICATE_FILE,
         `timeline history file "${historyFileName(timeline)}" differs from the upstream's`,
         {
-          detail: 'Two servers have taken the same timeline number.',
+          detail:
+            'Two servers have taken the same timeline number' +
+            `${whereTheyPart(timeline, present, content)}.`,
           hint: 'Point primary_conninfo at the server whose history this node followed.',
         },
       );
@@ -63,4 +67,12 @@ export class HistoryFiles {
   #path(timeline: TimelineId): string {
     return `${this.#directory}/${historyFileName(timeline)}`;
   }
+}
+
+/** Two files that differ may say the same: then both timelines began at one position. */
+function whereTheyPart(timeline: TimelineId, present: Buffer, content: Buffer): string {
+  const own = parseHistoryFile(timeline, present);
+  const point = partingPoint(own, parseHistoryFile(timeline, content));
+  if (point !== undefined) return `; the histories part ${describePartingPoint(point)}`;
+  return `, at ${formatLsn(beginOf(own))}`;
 }

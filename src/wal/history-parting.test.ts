@@ -78,4 +78,5 @@ test('a number is contested if the two timelines that have it began elsewhere', 
   const left = history(3, '1 0/100', '2 0/200');
   assert.equal(contested(left, history(4, '1 0/80', '2 0/90')), 2);
   assert.equal(contested(left, history(3, '1 0/100', '2 0/150')), 3);
+  assert.equal(contested(left, rootHistory(timelineId(3))), undefined);
 });

@@ -3,7 +3,7 @@
  * given one number to two timelines. Functions of what the history files say; the WAL itself is
  * compared elsewhere.
  */
-import { INVALID_LSN, type Lsn, type TimelineId, lsn, minLsn } from './lsn.ts';
+import { INVALID_LSN, type Lsn, type TimelineId, formatLsn, lsn, minLsn } from './lsn.ts';
 import type { TimelineHistory } from './history.ts';
 
 /**
@@ -15,8 +15,14 @@ export interface PartingPoint {
   readonly position: Lsn;
 }
 
+/** `at 0/3000060 on timeline 1`. */
+export function describePartingPoint({ timeline, position }: PartingPoint): string {
+  if (timeline === undefined) return 'at their very beginning';
+  return `at ${formatLsn(position)} on timeline ${timeline}`;
+}
+
 /** The WAL of a history that is on one timeline: from `begin` up to `end`. */
-interface TimelineRange {
+export interface TimelineRange {
   readonly timeline: TimelineId;
   readonly begin: Lsn;
   readonly end: Lsn;
@@ -47,7 +53,9 @@ export function contestedTimeline(a: TimelineHistory, b: TimelineHistory): Timel
   const right = rangesOf(b);
   const isContested = (range: TimelineRange): boolean => {
     const other = right.find(({ timeline }) => timeline === range.timeline);
-    return other !== undefined && !isSameTimeline(range, other);
+    if (other === undefined || isSameTimeline(range, other)) return false;
+    // Of a timeline without ancestors it is not known where it began.
+    return range.begin !== INVALID_LSN && other.begin !== INVALID_LSN;
   };
   return rangesOf(a).find(isContested)?.timeline;
 }
@@ -57,7 +65,7 @@ function isSameTimeline(a: TimelineRange, b: TimelineRange): boolean {
 }
 
 /** Oldest first. What a later switch went back below was not gone through to its end. */
-function rangesOf({ timeline, entries }: TimelineHistory): TimelineRange[] {
+export function rangesOf({ timeline, entries }: TimelineHistory): TimelineRange[] {
   const begin = (index: number): Lsn => entries[index - 1]?.switchPoint ?? INVALID_LSN;
   const ranges: TimelineRange[] = [{ timeline, begin: begin(entries.length), end: END_OF_TIME }];
   let end = END_OF_TIME;
