@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --short] [-- catch-up | ingest | start | sql …]`: measures walcade beside
+ * `npm run bench [-- --short] [-- catch-up | ingest | start | sql | promotion …]`: measures walcade beside
  * PostgreSQL in one run on one machine, A and B in turn, and prints and writes down medians and
  * ranges.
  *
@@ -13,6 +13,7 @@ import type { PostgresCluster } from '../test/harness/postgres-cluster.ts';
 import { TestDirectory } from '../test/harness/test-directory.ts';
 import { catchUpFromPostgres, catchUpFromRelay } from './catch-up.ts';
 import { bareStream, relayIngest, standbyIngest } from './ingest.ts';
+import { type PromotionTimes, promoteNode, promotePostgres } from './promotion.ts';
 import { writePerformance } from './report.ts';
 import { makePrimary, makeRelay, makeWal } from './servers.ts';
 import { makeStore, secondsToReady } from './start.ts';
@@ -158,7 +159,36 @@ async function sql(tree: TestDirectory): Promise<BenchResult> {
   };
 }
 
-const BENCHES = { 'catch-up': catchUp, ingest, start, sql };
+async function promotion(tree: TestDirectory): Promise<BenchResult> {
+  const primary = await makePrimary(tree);
+  await primary.sql('CREATE TABLE promoted (value int)');
+  const backup = await primary.backup(join(tree.path, 'backup'));
+  const figures = new Figures();
+  const note = (who: string, { commandMs, rowMs, isSameReceiver }: PromotionTimes): void => {
+    figures.add(`${who}: writes accepted`, 'ms', commandMs);
+    figures.add(`${who}: first row below`, 'ms', rowMs);
+    figures.add(`${who}: reconnects below`, 'count', isSameReceiver ? 0 : 1);
+  };
+  for (let run = 0; run < RUNS; run++) {
+    const postgres = await promotePostgres(tree, { primary, backup, run });
+    const walcade = await promoteNode(tree, { primary, backup, run });
+    note('PostgreSQL', postgres);
+    note('walcade', walcade);
+    figures.add('ratio', 'ms to the row', walcade.rowMs / postgres.rowMs);
+  }
+  return {
+    name: 'promotion',
+    question:
+      'How long is it from the command that promotes the middle of a cascade to the first new row ' +
+      'on a standby below it?',
+    conditions:
+      'pg_ctl promote of a standby, walcade promote of a node, each with a PostgreSQL standby ' +
+      'below; the commands are started as a person starts them, their own start included',
+    figures: figures.all(),
+  };
+}
+
+const BENCHES = { 'catch-up': catchUp, ingest, start, sql, promotion };
 
 for (const name of wanted) {
   if (name in BENCHES) continue;
