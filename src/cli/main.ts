@@ -64,6 +64,21 @@ interface InitFlags extends NewNodeFlags {
   keep: boolean;
 }
 
+interface RejoinFlags {
+  directory: string;
+  upstream: string;
+  postgresBin?: string;
+  tablespaceMapping: Map<string, string>;
+  yes: boolean;
+}
+
+const TABLESPACE_MAPPING: [string, string, typeof tablespaceMapping, Map<string, string>] = [
+  '--tablespace-mapping <old=new>',
+  'put a tablespace elsewhere than on the upstream; may be repeated',
+  tablespaceMapping,
+  new Map(),
+];
+
 /** Options that every way of making a node has. */
 function newNodeOptions(command: Command): Command {
   return command
@@ -103,6 +118,7 @@ function createProgram(onStatus: (status: number) => void): Command {
       const { runCommand } = await import('./run-command.ts');
       onStatus(await runCommand(directory));
     });
+  addRejoinCommand(program, onStatus);
   addControlCommands(program);
   program
     .command('status')
@@ -112,6 +128,15 @@ function createProgram(onStatus: (status: number) => void): Command {
     .action(async ({ directory, json }: { directory: string; json: boolean }) => {
       const { statusCommand } = await import('./status-command.ts');
       onStatus(await statusCommand(directory, { json }));
+    });
+  program
+    .command('timelines')
+    .description('show which timeline forked where, and which segments of each are kept')
+    .requiredOption(...DIRECTORY)
+    .option('--json', 'as JSON', false)
+    .action(async ({ directory, json }: { directory: string; json: boolean }) => {
+      const { timelinesCommand } = await import('./timelines-command.ts');
+      onStatus(await timelinesCommand(directory, { json }));
     });
   program
     .command('remove')
@@ -136,12 +161,7 @@ function addNewNodeCommands(program: Command): void {
   newNodeOptions(init)
     .option('--start-lsn <lsn>', 'where the store begins', lsnArgument)
     .option('--with-postgres', 'take a base backup, and run a hot standby on it', false)
-    .option(
-      '--tablespace-mapping <old=new>',
-      'put a tablespace elsewhere than on the upstream; may be repeated',
-      tablespaceMapping,
-      new Map<string, string>(),
-    )
+    .option(...TABLESPACE_MAPPING)
     .option('--keep', 'leave what came of a base backup that broke off', false)
     .action(async (flags: InitFlags) => {
       const { initCommand } = await import('./init-command.ts');
@@ -162,6 +182,22 @@ function addNewNodeCommands(program: Command): void {
     const { data: dataDirectory, postgresBin: binDirectory } = flags;
     await adoptCommand({ ...choiceOf(flags), dataDirectory, binDirectory });
   });
+}
+
+function addRejoinCommand(program: Command, onStatus: (status: number) => void): void {
+  program
+    .command('rejoin')
+    .description("make a former primary's stopped node a standby of the server that was promoted")
+    .requiredOption(...DIRECTORY)
+    .requiredOption('--upstream <conninfo>', 'connection string of the upstream')
+    .option('--postgres-bin <dir>', "where PostgreSQL's programs are (default: as before)")
+    .option(...TABLESPACE_MAPPING)
+    .option('--yes', 'do not ask', false)
+    .action(async (flags: RejoinFlags) => {
+      const { rejoinCommand } = await import('./rejoin-command.ts');
+      const { postgresBin: binDirectory, ...others } = flags;
+      onStatus(await rejoinCommand({ ...others, binDirectory }));
+    });
 }
 
 /** Options that say nothing without a server, or nothing with one, are mistakes. */
@@ -241,6 +277,17 @@ function addControlCommands(program: Command): void {
         await stopCommand(directory, { mode: flags.mode, timeoutSeconds });
       }
       await startCommand(directory, { logFile: flags.log, timeoutSeconds });
+    });
+  program
+    .command('promote')
+    .description('make the server of a node a primary; downstreams stay connected')
+    .requiredOption(...DIRECTORY)
+    .option('--force', 'promote also a node that is behind its upstream', false)
+    .option(...timeout)
+    .action(async (flags: { directory: string; force: boolean; timeout: number }) => {
+      const { promoteCommand } = await import('./control-commands.ts');
+      const { directory, force, timeout: timeoutSeconds } = flags;
+      await promoteCommand(directory, { force, timeoutSeconds });
     });
   program
     .command('reload')

@@ -49,6 +49,14 @@ export async function confirm(question: string): Promise<boolean> {
   }
 }
 
+/** Whether standard output is a terminal that shows box-drawing characters: one for UTF-8. */
+export function canDrawBoxes(): boolean {
+  const { LC_ALL: all, LC_CTYPE: characters, LANG: language, TERM: terminal } = process.env;
+  // The first that is set and not empty counts (setlocale(3)).
+  const locale = [all, characters, language].find((name) => name !== undefined && name !== '');
+  return process.stdout.isTTY && terminal !== 'dumb' && /utf-?8/i.test(locale ?? '');
+}
+
 /** Facts one a line, under each other. */
 export function formatFacts(facts: readonly (readonly [string, string])[]): string {
   const width = Math.max(...facts.map(([name]) => name.length)) + 2;
