@@ -8,7 +8,7 @@ export function plainText(text: string): string {
   return text.replace(/\s+/g, ' ').trim().replace(UNPRINTABLE, '?');
 }
 
-/** `text` as `plainText` gives it; of a long one, the first `columns` with an ellipsis at the end. */
+/** `text` as `plainText` gives it, cut to `columns` characters with an ellipsis at their end. */
 export function plainTextUpTo(columns: number, text: string): string {
   const characters = Array.from(plainText(text));
   if (characters.length <= columns) return characters.join('');

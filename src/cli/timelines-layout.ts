@@ -122,7 +122,7 @@ function sizesOf(timelines: readonly NodeTimeline[]): Map<TimelineId, number> {
   return sizes;
 }
 
-/** Puts together, in a column and the branches beside it, what stands in a row and holds nothing. */
+/** Puts together, in a column and the branches beside it, what is in a row and holds nothing. */
 function shorten(top: Place): void {
   for (let place: Place | undefined = top; place !== undefined; place = place.next) {
     for (const branch of place.branches) shorten(branch);

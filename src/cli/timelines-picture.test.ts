@@ -164,7 +164,7 @@ test('what has no known origin stands apart, after the current history', () => {
   );
 });
 
-test('long texts are broken to fit, also deep in the tree, and are no commands to a terminal', () => {
+test('long texts are broken to fit, and are no commands to a terminal', () => {
   const reason = `at restore point "${'word '.repeat(20)}${'x'.repeat(90)}\u001B[2J"`;
   const timelines = [shape(1, 'current', { segments: [1, 3, 5, 7, 9, 11] })];
   for (let number = 2; number < 8; number++) {

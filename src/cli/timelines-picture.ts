@@ -185,7 +185,7 @@ function counted(count: number, what: string): string {
   return `${count} ${what}${count === 1 ? '' : 's'}`;
 }
 
-/** `text` in lines of at most `width` columns, broken between words, and longer words where they end. */
+/** `text` in lines of at most `width` columns, broken between words; a longer word in itself. */
 function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
   let line = '';

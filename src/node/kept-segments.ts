@@ -19,7 +19,7 @@ export interface KeptSegments {
   readonly lastStart: Lsn;
 }
 
-/** The segments among `names`, by timeline. A name that no segment of this size has is no segment's. */
+/** The segments among `names`, by timeline. One that no segment of this size has is another's. */
 export function keptSegments(
   names: readonly string[],
   segmentBytes: number,

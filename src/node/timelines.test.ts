@@ -71,7 +71,7 @@ test('a new node has one timeline and nothing in it', async (t) => {
   await lock.release();
 });
 
-test('an ancestor ends where it was left, or goes on past it as far as its records prove', async (t) => {
+test('an ancestor ends where it was left, or past it where its records end', async (t) => {
   const two = { control: { timeline: timelineId(2) }, history: { '00000002.history': history() } };
   const left = await makeNode(t, { ...two.history, ...oldSegments(FORK) }, two.control);
   assert.deepEqual(await textsOf(left), [
@@ -151,7 +151,7 @@ test('a file that is no good is named, and hides none of the others', async (t) 
   for (const { hint } of problems) assert.ok(hint);
 });
 
-test('without a folder of WAL, or with a damaged control file, there is nothing to show', async (t) => {
+test('without WAL, or with a damaged control file, there is nothing to show', async (t) => {
   const directory = await makeNode(t, {});
   await rm(join(directory, 'pg_wal'), { recursive: true });
   await assert.rejects(readTimelines(directory), {
