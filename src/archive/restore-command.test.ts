@@ -130,11 +130,9 @@ test('a process that the command leaves behind with its output open is not waite
   const asked = ask();
   const child = Number(await waitForContent(join(directory, 'child')));
   t.after(() => process.kill(child));
-  let isOver = false;
-  void asked.finally(() => {
-    isOver = true;
-  });
-  while (!isOver) await clock.pass(1_000);
+  const over = new AbortController();
+  void asked.finally(() => over.abort());
+  while (!over.signal.aborted) await clock.pass(1_000);
   assert.deepEqual(await asked, { kind: 'missing', why: 'done' });
 });
 

@@ -38,7 +38,16 @@ export interface RestoreCommandOptions {
   command: () => string;
 }
 
-export class RestoreCommand {
+/** What an archive can be asked. */
+export interface Archive {
+  restore<T>(
+    wanted: WantedFile,
+    use: (file: DiskFile) => Promise<T>,
+    signal: AbortSignal,
+  ): Promise<RestoreOutcome<T>>;
+}
+
+export class RestoreCommand implements Archive {
   readonly #options: RestoreCommandOptions;
 
   constructor(options: RestoreCommandOptions) {
