@@ -8,11 +8,25 @@ import { type LogLevel, createLog, formatLogEntry } from '../base/log.ts';
 
 /** Shows an error as psql does: message, detail, hint; no stack trace but for a bug of ours. */
 export function printError(error: unknown): void {
-  const { message, detail, hint } = asWalcadeError(error);
-  let text = `walcade: ${pcError.red('error:')} ${message}\n`;
+  printReport(pcError.red('error:'), asWalcadeError(error));
+  if (error instanceof AssertionFailed) process.stderr.write(`${error.stack}\n`);
+}
+
+/** Shows what somebody should know of something that was done. */
+export function printNotice(notice: Report): void {
+  printReport(pcError.yellow('notice:'), notice);
+}
+
+interface Report {
+  message: string;
+  detail?: string | undefined;
+  hint?: string | undefined;
+}
+
+function printReport(what: string, { message, detail, hint }: Report): void {
+  let text = `walcade: ${what} ${message}\n`;
   if (detail !== undefined) text += `${pcError.bold('DETAIL:')}  ${detail}\n`;
   if (hint !== undefined) text += `${pcError.bold('HINT:')}  ${hint}\n`;
-  if (error instanceof AssertionFailed) text += `${error.stack}\n`;
   process.stderr.write(text);
 }
 
