@@ -46,7 +46,7 @@ export function describeNode(
     ['system', `${identity.systemIdentifier}`],
     ['slot', slot === undefined ? 'none: nothing holds WAL for this node' : `${slot}, made there`],
     ['node', `${name} in ${resolve(directory)}, port ${port ?? '5432'}`],
-    ['WAL from', formatLsn(built.start)],
+    ['WAL from', formatLsn(built.store.start)],
     ...describeServer(built),
   ];
   return `${formatFacts(facts)}\nStart it with:\n\n    walcade start -D ${directory}\n`;

@@ -5,18 +5,13 @@
  */
 import { dirname, join, resolve } from 'node:path';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
-import { BACKEND } from '../protocol/message-type.ts';
-import type { ReplicationClient } from '../protocol/client.ts';
-import { errorFromResponse } from '../protocol/error-response.ts';
-import { formatStartReplication } from '../protocol/replication-command.ts';
 import { type ControlData, readControlData } from '../postgres/control-data.ts';
 import { makeStandby, readBackupLabel, readMajor } from '../postgres/data-directory.ts';
 import { FileChanges } from '../postgres/file-changes.ts';
-import { runningServer } from '../postgres/postmaster-pid.ts';
 import { checkDataDirectoryAccess, checkReachable } from '../postgres/server-access.ts';
 import { findServerPrograms } from '../postgres/server-programs.ts';
 import { serverUser } from '../postgres/server-user.ts';
-import { type Lsn, formatLsn } from '../wal/lsn.ts';
+import { formatLsn } from '../wal/lsn.ts';
 import type { BuiltServer } from './init-node.ts';
 import {
   type MadeNode,
@@ -27,7 +22,9 @@ import {
 } from './make-node.ts';
 import { DATA_DIRECTORY } from './node-directory.ts';
 import { checkInHistory, checkNotAhead, neededWal } from './needed-wal.ts';
-import { readHistory, startForRedo } from './store-start.ts';
+import { askForWal } from './served-wal.ts';
+import { checkSameMajor, checkStopped } from './stopped-data.ts';
+import { type StoreStart, readHistory, startForRedo } from './store-start.ts';
 import type { UpstreamFacts } from './upstream-facts.ts';
 
 export interface AdoptOptions extends NodeChoice {
@@ -64,8 +61,8 @@ export async function adoptNode(
   const build = async (making: Making): Promise<BuiltServer> => {
     const { client, upstream } = making;
     checkInHistory(needed, await readHistory(client, upstream.identity.timeline));
-    const start = await startForRedo(client, upstream, redo);
-    await checkServed(making, start);
+    const store = await startForRedo(client, upstream, redo);
+    await checkServed(making, store);
     const changes = new FileChanges(user);
     making.onFailure(() => changes.takeBack());
     await checkStopped(dataDirectory);
@@ -74,30 +71,11 @@ export async function adoptNode(
       data_directory: dataDirectory === own ? DATA_DIRECTORY : dataDirectory,
       ...(binDirectory === undefined ? {} : { postgres_bin_directory: binDirectory }),
     };
-    return { start, programs, server: { dataDirectory, user, settings } };
+    return { store, programs, server: { dataDirectory, user, settings } };
   };
   // A data directory may have been put where a node has it.
   const mayHold = dataDirectory === own ? [DATA_DIRECTORY] : [];
   return makeNode(doors, options, { check, build, mayHold, leaves: [] }, signal);
-}
-
-async function checkStopped(dataDirectory: string): Promise<void> {
-  const running = await runningServer(dataDirectory);
-  if (running === undefined) return;
-  throw new WalcadeError(
-    SQLSTATE.OBJECT_IN_USE,
-    `data directory "${dataDirectory}" is in use by a running server (PID ${running.pid})`,
-    { hint: 'Stop it first, with "pg_ctl stop".' },
-  );
-}
-
-function checkSameMajor(major: number, upstream: UpstreamFacts): void {
-  if (major === upstream.major) return;
-  throw new WalcadeError(
-    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-    `data directory is of PostgreSQL ${major}, the upstream is PostgreSQL ${upstream.major}`,
-    { hint: 'WAL can be replayed by the same major version only.' },
-  );
 }
 
 function checkSameSystem({ systemIdentifier }: ControlData, { identity }: UpstreamFacts): void {
@@ -130,25 +108,16 @@ function checkState({ state }: ControlData): void {
 const MAY_FOLLOW: readonly string[] = ['shut down', 'shut down in recovery', 'in archive recovery'];
 
 /** Throws what the upstream answers when asked for the WAL that recovery begins with. */
-async function checkServed({ upstream, connect }: Making, start: Lsn): Promise<void> {
-  const { timeline } = upstream.identity;
-  const client: ReplicationClient = await connect();
+async function checkServed({ connect }: Making, store: StoreStart): Promise<void> {
   try {
-    await client.query('IDENTIFY_SYSTEM');
-    await client.startCopyBoth(formatStartReplication({ start, timeline }));
-    // What is missing is told after CopyBoth, what is there begins to come.
-    await client.next().then(({ type, body }) => {
-      if (type === BACKEND.ERROR_RESPONSE) throw errorFromResponse(body);
-    });
+    await askForWal(connect, store);
   } catch (error) {
     const { sqlstate, message } = asWalcadeError(error);
     if (sqlstate !== SQLSTATE.UNDEFINED_FILE) throw error;
     throw new WalcadeError(sqlstate, message, {
-      detail: `Recovery of the data directory begins at ${formatLsn(start)}.`,
+      detail: `Recovery of the data directory begins at ${formatLsn(store.start)}.`,
       hint: 'Name an upstream that still has this WAL, or take a new base backup.',
       cause: error,
     });
-  } finally {
-    client.connection.close();
   }
 }

@@ -74,7 +74,7 @@ export async function initNode(
 async function buildRelay(making: Making, asked: Lsn | undefined): Promise<Built> {
   const { client, slot, upstream } = making;
   const reserved = slot === undefined ? undefined : await readUpstreamSlot(client, slot);
-  return { start: await chooseStart(client, upstream, { asked, reserved }) };
+  return { store: await chooseStart(client, upstream, { asked, reserved }) };
 }
 
 /** Takes a base backup into the node's directory; the slot holds the WAL that it needs. */
@@ -108,11 +108,11 @@ async function buildServer(
     });
     if (!keep) onFailure(() => removeTablespaces(backup.tablespaces));
     // The other connection was idle meanwhile, perhaps for longer than the network allows.
-    const start = await startForRedo(connection, upstream, backup.start);
+    const store = await startForRedo(connection, upstream, backup.start);
     // Nothing to take back: all goes, or what is kept is no less of a backup for it.
     await makeStandby(dataDirectory, new FileChanges(user));
     return {
-      start,
+      store,
       programs,
       backupBytes: backup.bytes,
       server: {

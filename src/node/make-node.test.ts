@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { type Disk, systemDisk } from '../base/disk.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { createLog } from '../base/log.ts';
-import { parseLsn } from '../wal/lsn.ts';
+import { parseLsn, timelineId } from '../wal/lsn.ts';
 import { MemoryPrimary } from '../../test/harness/memory-primary.ts';
 import { waitFor } from '../../test/harness/wait.ts';
 import { initNode } from './init-node.ts';
@@ -154,7 +154,7 @@ test('a node is built with what was checked before there was anything of it', as
   const check = async ({ major }: UpstreamFacts) => ({ major, slots: [...primary.slots] });
   const build = async (_: Making, checked: unknown): Promise<Built> => {
     seen.push(checked, [...primary.slots]);
-    return { start: parseLsn('0/300000') };
+    return { store: { start: parseLsn('0/300000'), timeline: timelineId(1) } };
   };
   const { signal } = new AbortController();
   const making = { check, build, mayHold: [], leaves: [] };

@@ -16,12 +16,12 @@ import { checkSupported, parseConninfo } from '../config/conninfo.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import type { Network } from '../protocol/network.ts';
 import { checkSlotName } from '../protocol/replication-command.ts';
-import type { Lsn } from '../wal/lsn.ts';
 import { ClaimedDirectory } from './claimed-directory.ts';
 import { MakingConnections } from './making-connections.ts';
 import { makeSlot } from './making-slot.ts';
 import { type NewNode, socketDirectories, writeNode } from './new-directory.ts';
 import { slotNameOf } from './slot-name.ts';
+import type { StoreStart } from './store-start.ts';
 import { connectUpstream } from './upstream-connector.ts';
 import { type UpstreamFacts, lookAtUpstream } from './upstream-facts.ts';
 
@@ -58,7 +58,7 @@ export interface Making {
 
 /** What building a node gives. */
 export interface Built {
-  start: Lsn;
+  store: StoreStart;
   server?: NonNullable<NewNode['server']> & {
     /** As walcade.conf has them. */
     settings: { data_directory: string; postgres_bin_directory?: string };
@@ -114,9 +114,9 @@ export async function makeNode<B extends Built, C>(
     const making = { directory, upstream, slot, client, connect, onFailure, signal };
     const built = await build(making, checked);
     signal.throwIfAborted();
-    const { start, server } = built;
+    const { store, server } = built;
     const config = configTemplate({ ...settings, ...server?.settings });
-    await writeNode(doors.disk, { directory, name, config, upstream, start, slot, server });
+    await writeNode(doors.disk, { directory, name, config, upstream, store, slot, server });
     await claimed.release();
     return { name, slot, upstream, built };
   } catch (error) {
@@ -145,7 +145,7 @@ async function settingsOf(
 }
 
 /** Throws unless `text` is a connection string that can be used, saying how one looks. */
-function checkUpstream(text: string): void {
+export function checkUpstream(text: string): void {
   try {
     checkSupported(parseConninfo(text));
   } catch (error) {

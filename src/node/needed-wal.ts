@@ -67,7 +67,7 @@ export function checkInHistory(needed: readonly NeededWal[], history: TimelineHi
         detail:
           `It needs WAL at ${formatLsn(position)} on timeline ${timeline}; there the history of ` +
           `timeline ${history.timeline} is on timeline ${owner}.`,
-        hint: 'Run pg_rewind on it, or take a base backup.',
+        hint: 'Run pg_rewind on it, or make a node with "walcade init --with-postgres".',
       },
     );
   }

@@ -10,10 +10,10 @@ import { HBA_FILE_NAME } from '../config/hba.ts';
 import type { ServerUser } from '../postgres/server-user.ts';
 import { CONTROL_FILE, ControlFile } from '../store/control-file.ts';
 import { WAL_DIRECTORY } from '../store/wal-store.ts';
-import type { Lsn } from '../wal/lsn.ts';
 import { SLOT_DIRECTORY } from './node-directory.ts';
 import { readPlace } from './node-place.ts';
 import { openToServer } from './open-to-server.ts';
+import type { StoreStart } from './store-start.ts';
 import type { UpstreamFacts } from './upstream-facts.ts';
 
 export interface NewNode {
@@ -22,8 +22,7 @@ export interface NewNode {
   /** The text of walcade.conf. */
   config: string;
   upstream: UpstreamFacts;
-  /** Where the store begins. */
-  start: Lsn;
+  store: StoreStart;
   /** On the upstream. */
   slot: string | undefined;
   server: { dataDirectory: string; user: ServerUser | undefined } | undefined;
@@ -34,7 +33,8 @@ export interface NewNode {
  * the file system answers.
  */
 export async function writeNode(disk: Disk, node: NewNode): Promise<void> {
-  const { directory, name, config, upstream, start, slot = '', server } = node;
+  const { directory, name, config, upstream, slot = '', server } = node;
+  const { start, timeline } = node.store;
   await makeDirectory(disk, join(directory, WAL_DIRECTORY));
   if (server?.user !== undefined) {
     const { user } = server;
@@ -57,7 +57,7 @@ export async function writeNode(disk: Disk, node: NewNode): Promise<void> {
       systemIdentifier: identity.systemIdentifier,
       segmentBytes,
       upstreamSettings: settings,
-      timeline: identity.timeline,
+      timeline,
       walk: { from: start, startsAt: 'segment' },
       flushed: start,
       cleanShutdown: true,

@@ -1,20 +1,35 @@
-/** Where the store of a new node begins: always a segment's start. */
+/**
+ * Where the store of a new node begins: always a segment's start, on the timeline in whose name the
+ * upstream keeps that segment. It may be an ancestor of the upstream's own: the receiver goes from
+ * one to the next.
+ */
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
-import { type TimelineHistory, parseHistoryFile, rootHistory } from '../wal/history.ts';
+import {
+  type TimelineHistory,
+  fileTimelineOf,
+  parseHistoryFile,
+  rootHistory,
+} from '../wal/history.ts';
 import { type Lsn, type TimelineId, formatLsn } from '../wal/lsn.ts';
 import { segmentStart } from '../wal/segment.ts';
 import type { UpstreamFacts } from './upstream-facts.ts';
 
+export interface StoreStart {
+  readonly start: Lsn;
+  readonly timeline: TimelineId;
+}
+
 /**
- * As asked, or where the slot has `reserved` WAL, or now; a segment's start, and not before the
- * segment in which the upstream's timeline began. Throws 22023 for what was asked and cannot be.
+ * As asked, or where the slot has `reserved` WAL, or now. Throws 22023 for what was asked and is
+ * ahead of the upstream.
  */
 export async function chooseStart(
   client: ReplicationClient,
-  { identity: { timeline, walEnd }, segmentBytes }: UpstreamFacts,
+  upstream: UpstreamFacts,
   { asked, reserved }: { asked: Lsn | undefined; reserved: Lsn | undefined },
-): Promise<Lsn> {
+): Promise<StoreStart> {
+  const { walEnd } = upstream.identity;
   // Only what was asked for can be ahead: a slot may have been made later than `walEnd` was read.
   if (asked !== undefined && asked > walEnd) {
     throw new WalcadeError(
@@ -24,37 +39,18 @@ export async function chooseStart(
       { hint: 'Leave out --start-lsn to begin where the upstream is now.' },
     );
   }
-  const start = segmentStart(asked ?? reserved ?? walEnd, segmentBytes);
-  const began = await timelineBegin(client, timeline);
-  if (began === undefined || start >= segmentStart(began, segmentBytes)) return start;
-  if (asked === undefined) return segmentStart(began, segmentBytes);
-  throw new WalcadeError(
-    SQLSTATE.INVALID_PARAMETER_VALUE,
-    `requested starting point ${formatLsn(asked)} is before the start of timeline ${timeline}`,
-    { detail: `Timeline ${timeline} began at ${formatLsn(began)}.` },
-  );
+  return startForRedo(client, upstream, asked ?? reserved ?? walEnd);
 }
 
-/**
- * The start for a data directory whose recovery begins at `redo`. Throws 55000 when that is before
- * the upstream's timeline began: a store begins on the timeline that it receives.
- */
+/** The start for a server whose recovery begins at `redo`. */
 export async function startForRedo(
   client: ReplicationClient,
-  { identity: { timeline }, segmentBytes }: UpstreamFacts,
+  { identity, segmentBytes }: Pick<UpstreamFacts, 'identity' | 'segmentBytes'>,
   redo: Lsn,
-): Promise<Lsn> {
+): Promise<StoreStart> {
+  const history = await readHistory(client, identity.timeline);
   const start = segmentStart(redo, segmentBytes);
-  const began = await timelineBegin(client, timeline);
-  if (began === undefined || start >= segmentStart(began, segmentBytes)) return start;
-  throw new WalcadeError(
-    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-    `recovery would begin at ${formatLsn(redo)}, before timeline ${timeline} of the upstream`,
-    {
-      detail: `Timeline ${timeline} began at ${formatLsn(began)}.`,
-      hint: 'Run CHECKPOINT on the upstream, and take a base backup after that.',
-    },
-  );
+  return { start, timeline: fileTimelineOf(history, start, segmentBytes) };
 }
 
 /** The history of the upstream's `timeline`, as far as the upstream knows it. */
@@ -65,12 +61,4 @@ export async function readHistory(
   if (timeline === 1) return rootHistory(timeline);
   const content = (await client.query(`TIMELINE_HISTORY ${timeline}`))[0]?.rows[0]?.[1];
   return content ? parseHistoryFile(timeline, content) : rootHistory(timeline);
-}
-
-/** Where the timeline began; undefined for the first, which has always been there. */
-async function timelineBegin(
-  client: ReplicationClient,
-  timeline: TimelineId,
-): Promise<Lsn | undefined> {
-  return (await readHistory(client, timeline)).entries.at(-1)?.switchPoint;
 }

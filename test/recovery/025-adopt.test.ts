@@ -335,7 +335,6 @@ async function switchedOver(t: TestContext) {
   await standby.waitForCatchup(primary);
   await primary.stop();
   await standby.promote();
-  await standby.sql('CHECKPOINT');
   return { tree, primary, standby };
 }
 
