@@ -115,7 +115,7 @@ test('a server whose node is killed is shut down, cleanly and at any moment', as
   await attached.kill9();
   await attached.waitUntilGone();
   await expectCleanEnd(attached);
-  await waitFor('no trace of it', async () => (await attached.traces()).length === 0);
+  await waitUntilNoTrace(attached);
 
   // In the middle of a start: as soon as there is a process, and a little later each time.
   for (const sign of [/started the attached/, /starting PostgreSQL/, /entering standby/]) {
@@ -123,7 +123,7 @@ test('a server whose node is killed is shut down, cleanly and at any moment', as
     await attached.start({ wait: false });
     await attached.log.waitFor(sign, { since: mark });
     await attached.kill9();
-    await waitFor('no trace of it', async () => (await attached.traces()).length === 0);
+    await waitUntilNoTrace(attached);
   }
 
   // While it is being stopped.
@@ -132,11 +132,14 @@ test('a server whose node is killed is shut down, cleanly and at any moment', as
   await attached.kill9();
   await attached.waitUntilGone();
   await expectCleanEnd(attached);
+  // Its watcher may find the file gone before the process is, and look again a second later.
+  await waitUntilNoTrace(attached);
 
   // A watcher that is killed too is replaced.
   await attached.start();
-  const [first] = await watchers(attached);
-  process.kill(first ?? 0, 'SIGKILL');
+  const [first, ...others] = await watchers(attached);
+  assert.ok(first !== undefined && others.length === 0, 'there is one watcher');
+  process.kill(first, 'SIGKILL');
   await attached.log.waitFor(/WARNING: {2}the process that watches the attached server has ended/);
   await waitFor('another watcher', async () => {
     const [now] = await watchers(attached);
@@ -302,6 +305,11 @@ async function startByHand(
     return running?.pid === server.pid && running.status === 'ready';
   });
   return server;
+}
+
+/** Waits until neither a server is left of it nor who watches one. */
+async function waitUntilNoTrace(attached: AttachedProcess): Promise<void> {
+  await waitFor('no trace of it', async () => (await attached.traces()).length === 0);
 }
 
 async function watchers(attached: AttachedProcess): Promise<number[]> {
