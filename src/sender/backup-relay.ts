@@ -4,17 +4,18 @@
  *
  * Messages are read, and written again as they were, each batch when the downstream has taken the
  * one before. UPLOAD_MANIFEST and the incremental backup after it share one upstream connection,
- * which lives as long as the session. While a backup runs, WAL is kept here from its start.
+ * which lives as long as the session. While a backup runs, WAL is kept here from its start. That
+ * is told downstream when its WAL can be had here (backup-fit.ts).
  */
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
-import { decodeDataRow } from '../protocol/backend-messages.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import { type Connection, ConnectionLost } from '../protocol/connection.ts';
 import { encodeQuery } from '../protocol/frontend-messages.ts';
 import type { Message } from '../protocol/message-reader.ts';
 import { BACKEND, FRONTEND } from '../protocol/message-type.ts';
 import { type BaseBackup, backupTarget } from '../protocol/replication-command.ts';
-import { type Lsn, parseLsn } from '../wal/lsn.ts';
+import type { Lsn } from '../wal/lsn.ts';
+import { BackupPositions, checkBackupFits, untilBackupFits } from './backup-fit.ts';
 import type { SenderContext } from './sender-context.ts';
 
 export class BackupRelay {
@@ -41,7 +42,10 @@ export class BackupRelay {
     try {
       await this.#withUpstream(signal, async (upstream) => {
         await upstream.connection.send(encodeQuery(command.text));
-        await this.#passUntil(upstream, BACKEND.READY_FOR_QUERY);
+        const positions = new BackupPositions();
+        await this.#passUntil(upstream, [BACKEND.READY_FOR_QUERY], (message) =>
+          this.#look(positions, message, signal),
+        );
       });
     } finally {
       if (this.#held !== undefined) this.#context.backupStarts.delete(this.#held);
@@ -53,14 +57,11 @@ export class BackupRelay {
   async uploadManifest(signal: AbortSignal): Promise<void> {
     await this.#withUpstream(signal, async (upstream) => {
       await upstream.connection.send(encodeQuery('UPLOAD_MANIFEST'));
-      const last = await this.#passUntil(
-        upstream,
-        BACKEND.COPY_IN_RESPONSE,
-        BACKEND.READY_FOR_QUERY,
-      );
+      const ends = [BACKEND.COPY_IN_RESPONSE, BACKEND.READY_FOR_QUERY];
+      const last = await this.#passUntil(upstream, ends);
       if (last === BACKEND.READY_FOR_QUERY) return;
       await this.#passManifest(upstream);
-      await this.#passUntil(upstream, BACKEND.READY_FOR_QUERY);
+      await this.#passUntil(upstream, [BACKEND.READY_FOR_QUERY]);
     });
   }
 
@@ -93,7 +94,7 @@ export class BackupRelay {
     signal: AbortSignal,
     action: (upstream: ReplicationClient) => Promise<void>,
   ): Promise<void> {
-    this.#upstream ??= await this.#context.connectForBackup(signal);
+    this.#upstream ??= await this.#connect(signal);
     const upstream = this.#upstream;
     const abandon = (): void => upstream.connection.close();
     if (signal.aborted) abandon();
@@ -114,17 +115,36 @@ export class BackupRelay {
     }
   }
 
+  async #connect(signal: AbortSignal): Promise<ReplicationClient> {
+    try {
+      return await this.#context.connectForBackup(signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      const { sqlstate, message, detail, hint } = asWalcadeError(error);
+      throw new WalcadeError(sqlstate, message, {
+        detail,
+        hint: hint ?? 'Take the backup again when that server can be reached.',
+        cause: error,
+      });
+    }
+  }
+
   /**
-   * Passes messages down until one of type `ends` has passed; returns its type. A message that has
-   * not come in whole is held back, so that an error can follow whatever was passed.
+   * Passes messages down until one of type `ends` has passed; returns its type. What `look` throws
+   * is told instead of the message that it was shown. A message that has not come in whole is held
+   * back, so that an error can follow whatever was passed.
    */
-  async #passUntil(upstream: ReplicationClient, ...ends: number[]): Promise<number> {
+  async #passUntil(
+    upstream: ReplicationClient,
+    ends: readonly number[],
+    look: (message: Message) => Promise<void> | undefined = () => undefined,
+  ): Promise<number> {
     let incomplete: Uint8Array[] = [];
     for (;;) {
       const messages = await upstream.connection.read();
       const passed: Uint8Array[] = [];
       for (const [index, message] of messages.entries()) {
-        this.#holdWal(message);
+        await look(message);
         if (message.type === BACKEND.PARAMETER_STATUS) continue;
         incomplete.push(...encodeAgain(message));
         if (message.offset + message.body.length < message.bodyBytes) continue;
@@ -141,13 +161,20 @@ export class BackupRelay {
     }
   }
 
-  /** The first row of a backup's answer says from where on it needs WAL. */
-  #holdWal({ type, body }: Message): void {
-    if (this.#held !== undefined || type !== BACKEND.DATA_ROW) return;
-    const start = decodeDataRow(body)[0]?.toString();
-    if (start === undefined) return;
-    this.#held = { start: parseLsn(start) };
-    this.#context.backupStarts.add(this.#held);
+  /** Where a backup begins or ends is told when it fits: from the beginning on WAL is kept here. */
+  #look(
+    positions: BackupPositions,
+    message: Message,
+    signal: AbortSignal,
+  ): Promise<void> | undefined {
+    const position = positions.take(message);
+    if (position?.which === 'begins') {
+      this.#held = { start: position.lsn };
+      this.#context.backupStarts.add(this.#held);
+      return untilBackupFits(this.#context, position, signal);
+    }
+    if (position !== undefined) checkBackupFits(this.#context.store, position);
+    return undefined;
   }
 }
 
