@@ -5,9 +5,20 @@ import http from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { readStatus, requestReload, serveControl } from './control-socket.ts';
+import { WalcadeError } from '../base/errors.ts';
+import {
+  type PromoteRequest,
+  outcomeOf,
+  readStatus,
+  requestFollow,
+  requestPromotion,
+  requestReload,
+  serveControl,
+} from './control-socket.ts';
 import type { NodeStatus } from './node-status.ts';
 
+const promote = async () => ({ error: null });
+const follow = async () => ({ error: null, notices: [] });
 const status = { name: 'relay', state: 'running' } as NodeStatus;
 
 async function socketPath(t: TestContext): Promise<string> {
@@ -27,6 +38,8 @@ test('status and reload are answered, to the owner only, over a stale socket too
       reloads += 1;
       return outcome;
     },
+    promote,
+    follow,
   });
   t.after(() => server.close());
   assert.equal((await stat(path)).mode & 0o777, 0o600);
@@ -64,6 +77,8 @@ test('a question that goes wrong is answered, and the next one too', async (t) =
       return status;
     },
     reload: () => Promise.reject(new Error('no')),
+    promote,
+    follow,
   });
   t.after(() => server.close());
   const code = await new Promise((resolve) => {
@@ -75,4 +90,54 @@ test('a question that goes wrong is answered, and the next one too', async (t) =
   assert.equal(code, 500);
   isBroken = false;
   assert.deepEqual(await readStatus(path), status);
+});
+
+test('a promotion is asked for with all that it is to heed, and answered with its error', async (t) => {
+  const path = await socketPath(t);
+  const asked: PromoteRequest[] = [];
+  const server = await serveControl(path, {
+    status: () => status,
+    reload: () => Promise.reject(new Error('no')),
+    promote: (request) => {
+      asked.push(request);
+      return outcomeOf(Promise.reject(new WalcadeError('55000', 'no', { hint: 'Wait.' })));
+    },
+    follow,
+  });
+  t.after(() => server.close());
+  const request = { force: true, timeoutMs: 120_000 };
+  assert.deepEqual(await requestPromotion(path, request), {
+    error: { message: 'no', hint: 'Wait.' },
+  });
+  assert.deepEqual(asked, [request]);
+});
+
+test('to follow an upstream is asked for by any conninfo, and called off with the asker', async (t) => {
+  const path = await socketPath(t);
+  const asked: string[] = [];
+  let calledOff = (): void => {};
+  const isCalledOff = new Promise<void>((resolve) => {
+    calledOff = resolve;
+  });
+  const server = await serveControl(path, {
+    status: () => status,
+    reload: () => Promise.reject(new Error('no')),
+    promote,
+    follow: (conninfo, signal) => {
+      asked.push(conninfo);
+      if (asked.length === 1) return Promise.resolve({ error: null, notices: [] });
+      signal.addEventListener('abort', calledOff);
+      return new Promise(() => {});
+    },
+  });
+  t.after(() => server.close());
+  const conninfo = "host=a,b port='5432' password='x&y=z% ü'";
+  assert.deepEqual(await requestFollow(path, conninfo), { error: null, notices: [] });
+  assert.deepEqual(asked, [conninfo]);
+  const request = http.request({ socketPath: path, method: 'POST', path: '/follow?conninfo=x' });
+  request.on('error', () => {});
+  request.end();
+  while (asked.length < 2) await new Promise((resolve) => setImmediate(resolve));
+  request.destroy();
+  await isCalledOff;
 });

@@ -1,7 +1,8 @@
 /**
  * The control socket in the node's directory: HTTP over a Unix socket that only the directory's
  * owner can reach. `GET /status` answers the node's status as JSON, `POST /reload` has it read its
- * configuration files again and answers what came of it.
+ * configuration files again, `POST /promote` promotes it, `POST /follow` has it follow another
+ * upstream; they answer what came of it.
  *
  * The server lives as long as the node; the client's call as long as its answer takes.
  */
@@ -9,24 +10,42 @@ import { chmod, rm } from 'node:fs/promises';
 import http from 'node:http';
 import { SQLSTATE, WalcadeError, asWalcadeError, describeSystemError } from '../base/errors.ts';
 import { checkSocketPath } from '../protocol/network.ts';
+import type { FollowOutcome } from './follow-outcome.ts';
 import type { NodeStatus } from './node-status.ts';
 
 const REQUEST_TIMEOUT_MS = 10_000;
+/** Longer than a node looks at an upstream that does not answer. */
+const FOLLOW_TIMEOUT_MS = 90_000;
 
 export interface ControlServer {
   close(): Promise<void>;
 }
 
-/** What came of a reload. With an error, everything stays as it was. */
-export interface ReloadOutcome {
+/** What came of something that a node was asked to do. */
+export interface ActionOutcome {
   error: { message: string; detail: string | undefined; hint: string | undefined } | null;
+}
+
+/** Of a reload. With an error, everything stays as it was. */
+export interface ReloadOutcome extends ActionOutcome {
   /** Parameters that have changed in the file and not in the node. */
   needRestart: string[];
+}
+
+/** How a node is to be promoted. */
+export interface PromoteRequest {
+  /** Also if it is behind its upstream. */
+  force: boolean;
+  /** How long all of it may take. */
+  timeoutMs: number;
 }
 
 export interface ControlActions {
   status: () => NodeStatus;
   reload: () => Promise<ReloadOutcome>;
+  promote: (request: PromoteRequest) => Promise<ActionOutcome>;
+  /** `signal` aborts when nobody waits for the answer any more. */
+  follow: (conninfo: string, signal: AbortSignal) => Promise<FollowOutcome>;
 }
 
 /** Serves `actions` on Unix socket `path`; who holds the node's lock may replace a stale one. */
@@ -39,10 +58,16 @@ export async function serveControl(path: string, actions: ControlActions): Promi
       response.end(JSON.stringify(body));
     };
     const act = async (): Promise<void> => {
-      const asked = `${request.method} ${request.url}`;
+      const { pathname, searchParams } = new URL(request.url ?? '', 'http://node');
+      const asked = `${request.method} ${pathname}`;
       if (asked === 'GET /status') answer(200, actions.status());
       else if (asked === 'POST /reload') answer(200, await actions.reload());
-      else answer(404, { error: 'not found' });
+      else if (asked === 'POST /promote') {
+        answer(200, await actions.promote(readPromoteRequest(searchParams)));
+      } else if (asked === 'POST /follow') {
+        const conninfo = searchParams.get('conninfo') ?? '';
+        answer(200, await actions.follow(conninfo, untilClosed(response)));
+      } else answer(404, { error: 'not found' });
     };
     // A question that goes wrong must not end the node that was asked.
     act().catch((error: unknown) => answer(500, { error: asWalcadeError(error).message }));
@@ -73,10 +98,64 @@ export async function requestReload(path: string): Promise<ReloadOutcome> {
   return (await ask(path, 'POST', '/reload')) as ReloadOutcome;
 }
 
-async function ask(path: string, method: string, url: string): Promise<unknown> {
+/** Has a running node promoted, which may take as long as `request` says; throws as above. */
+export async function requestPromotion(
+  path: string,
+  { force, timeoutMs }: PromoteRequest,
+): Promise<ActionOutcome> {
+  const url = `/promote?force=${force}&timeout=${timeoutMs}`;
+  return (await ask(path, 'POST', url, REQUEST_TIMEOUT_MS + timeoutMs)) as ActionOutcome;
+}
+
+/** Has a running node follow the upstream that `conninfo` names; throws as above. */
+export async function requestFollow(path: string, conninfo: string): Promise<FollowOutcome> {
+  const url = `/follow?conninfo=${encodeURIComponent(conninfo)}`;
+  return (await ask(path, 'POST', url, FOLLOW_TIMEOUT_MS)) as FollowOutcome;
+}
+
+/** Aborts when the connection is closed before it was answered. */
+function untilClosed(response: http.ServerResponse): AbortSignal {
+  const closed = new AbortController();
+  response.once('close', () => closed.abort(new Error('nobody waits for the answer')));
+  return closed.signal;
+}
+
+function readPromoteRequest(parameters: URLSearchParams): PromoteRequest {
+  const timeoutMs = Number(parameters.get('timeout'));
+  if (Number.isInteger(timeoutMs) && timeoutMs > 0) {
+    return { force: parameters.get('force') === 'true', timeoutMs };
+  }
+  throw new WalcadeError(
+    SQLSTATE.INVALID_PARAMETER_VALUE,
+    `invalid timeout "${parameters.get('timeout')}"`,
+  );
+}
+
+/** What came of `action`, which gives nothing. */
+export async function outcomeOf(action: Promise<void>): Promise<ActionOutcome> {
+  try {
+    await action;
+    return { error: null };
+  } catch (error) {
+    return { error: refusal(error) };
+  }
+}
+
+/** An error as an outcome has it. */
+export function refusal(error: unknown): NonNullable<ActionOutcome['error']> {
+  const { message, detail, hint } = asWalcadeError(error);
+  return { message, detail, hint };
+}
+
+async function ask(
+  path: string,
+  method: string,
+  url: string,
+  timeoutMs = REQUEST_TIMEOUT_MS,
+): Promise<unknown> {
   const body = await new Promise<string>((resolve, reject) => {
     const request = http.request(
-      { socketPath: path, method, path: url, timeout: REQUEST_TIMEOUT_MS },
+      { socketPath: path, method, path: url, timeout: timeoutMs },
       (response) => {
         let text = '';
         response.setEncoding('utf8');

@@ -25,6 +25,8 @@ export interface NodeStatus {
   listen: string[];
   upstream: {
     conninfo: string;
+    /** The attached server leads, and is the upstream in force, not what the conninfo names. */
+    isAttached: boolean;
     slot: string | null;
     state: string;
     reason: string | null;
@@ -55,6 +57,7 @@ export interface ServerStatus {
   version: string;
   dataDirectory: string;
   state: string;
+  role: string;
   pid: number | null;
   /** Why it does not answer SQL, or does not receive. */
   reason: string | null;
@@ -107,6 +110,7 @@ export interface SlotStatus {
 export interface StatusSources {
   name: string;
   conninfo: string;
+  isLeading: boolean;
   slot: string | undefined;
   listen: string[];
   startedMs: number;
@@ -127,6 +131,7 @@ export interface AttachmentSource {
   readonly server: {
     readonly status: {
       state: string;
+      role: string;
       pid: number | undefined;
       reason: string | undefined;
       restarts: number;
@@ -156,6 +161,7 @@ export function nodeStatus(sources: StatusSources): NodeStatus {
     listen: sources.listen,
     upstream: {
       conninfo: sources.conninfo,
+      isAttached: sources.isLeading,
       slot: sources.slot ?? null,
       state: status.state,
       reason: status.reason ?? null,
@@ -222,15 +228,18 @@ function serverStatus({
 }: StatusSources): NodeStatus['server'] {
   if (attachment === undefined) return null;
   const { dataDirectory, programs, server } = attachment;
-  const { state, pid, reason, restarts } = server.status;
-  const { replayed } = downstreams;
+  const { state, role, pid, reason, restarts } = server.status;
+  const isStandby = role === 'standby';
+  // What a primary had to replay is of the past.
+  const replayed = isStandby ? downstreams.replayed : INVALID_LSN;
   const isReceiving = downstreams.all().some((d) => d.isAttached && d.state !== 'startup');
-  const isCutOff = state === 'ready' && !isReceiving;
+  const isCutOff = isStandby && state === 'ready' && !isReceiving;
   const isDiverged = downstreams.diverged.all(clock.monotonicMs()).some((d) => d.isAttached);
   return {
     version: programs.version,
     dataDirectory,
     state,
+    role,
     pid: pid ?? null,
     reason: reason ?? (isDiverged ? DIVERGED : isCutOff ? CUT_OFF : null),
     restarts,

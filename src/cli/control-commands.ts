@@ -1,10 +1,10 @@
-/** `walcade start`, `stop`, `restart`, `reload`: a node in the background, as pg_ctl does it. */
+/** `walcade start`, `stop`, `restart`, `reload`, `promote`: a node as pg_ctl has a server. */
 import { spawn } from 'node:child_process';
 import { openSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { systemClock } from '../base/clock.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
-import { readStatus, requestReload } from '../admin/control-socket.ts';
+import { readStatus, requestPromotion, requestReload } from '../admin/control-socket.ts';
 import { CONTROL_SOCKET, checkNodeDirectory, runningPid } from '../node/node-directory.ts';
 import { notReadyYet, startFailure } from './start-failure.ts';
 
@@ -118,6 +118,25 @@ export async function reloadCommand(directory: string): Promise<void> {
   for (const name of needRestart) {
     process.stdout.write(`parameter "${name}" has changed; it takes effect after a restart\n`);
   }
+}
+
+/** Promotes the running node, and waits until it takes writes; throws why it does not. */
+export async function promoteCommand(
+  directory: string,
+  { force, timeoutSeconds }: { force: boolean; timeoutSeconds: number },
+): Promise<void> {
+  await requireRunning(directory);
+  // A socket's path must be short.
+  process.chdir(directory);
+  process.stdout.write('waiting for node to promote...');
+  const { error } = await requestPromotion(CONTROL_SOCKET, {
+    force,
+    timeoutMs: timeoutSeconds * 1000,
+  }).finally(() => process.stdout.write('.'));
+  process.stdout.write(error === null ? ' done\nnode promoted\n' : ' stopped waiting\n');
+  if (error === null) return;
+  const { message, detail, hint } = error;
+  throw new WalcadeError(SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE, message, { detail, hint });
 }
 
 async function requireRunning(directory: string): Promise<number> {

@@ -50,6 +50,7 @@ test('a node that is not ready in time tells what its attached server said last'
     version: '18.4',
     dataDirectory: '/n/data',
     state: 'down',
+    role: 'standby',
     pid: null,
     reason: 'FATAL:  configuration file "/n/data/postgresql.conf" contains errors',
     restarts: 2,

@@ -7,6 +7,7 @@ const SERVER = {
   version: '18.4',
   dataDirectory: '/n/data',
   state: 'ready',
+  role: 'standby',
   pid: 4711,
   reason: null,
   restarts: 0,
@@ -15,9 +16,9 @@ const SERVER = {
 };
 
 for (const [restarts, text] of [
-  [0, 'PostgreSQL 18.4 (PID 4711), ready'],
-  [1, 'PostgreSQL 18.4 (PID 4711), ready, started again once'],
-  [2, 'PostgreSQL 18.4 (PID 4711), ready, started again 2 times'],
+  [0, 'PostgreSQL 18.4 (PID 4711), standby, ready'],
+  [1, 'PostgreSQL 18.4 (PID 4711), standby, ready, started again once'],
+  [2, 'PostgreSQL 18.4 (PID 4711), standby, ready, started again 2 times'],
 ] as const) {
   test(`a server with ${restarts} restarts is "${text}"`, () => {
     assert.deepEqual(describeServer({ ...SERVER, restarts }), [

@@ -87,11 +87,11 @@ function describeDiverged(diverged: NodeStatus['diverged']): string {
 /** The lines on the attached server; none for a relay. */
 export function describeServer(server: NodeStatus['server']): [string, string][] {
   if (server === null) return [];
-  const { version, state, pid, reason, restarts, replay, lagBytes } = server;
+  const { version, role, state, pid, reason, restarts, replay, lagBytes } = server;
   const process = pid === null ? '' : ` (PID ${pid})`;
   const again = restarts === 0 ? '' : `, started again ${formatTimes(restarts)}`;
   const facts: [string, string][] = [
-    ['server', `PostgreSQL ${version}${process}, ${state}${again}`],
+    ['server', `PostgreSQL ${version}${process}, ${role}, ${state}${again}`],
   ];
   if (reason !== null) facts.push(['', pc.yellow(reason)]);
   if (replay !== null) facts.push(['replayed', `${replay}${describeLag(lagBytes, 'behind')}`]);
@@ -102,8 +102,9 @@ function formatTimes(count: number): string {
   return count === 1 ? 'once' : `${count} times`;
 }
 
-function describeUpstream({ address, state, conninfo, slot }: NodeStatus['upstream']): string {
-  const where = address ?? conninfo;
+function describeUpstream(upstream: NodeStatus['upstream']): string {
+  const { isAttached, address, state, conninfo, slot } = upstream;
+  const where = isAttached ? 'its own server, which leads' : (address ?? conninfo);
   return `${where}, ${state}${slot === null ? '' : `, slot ${slot}`}`;
 }
 

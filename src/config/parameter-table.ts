@@ -231,6 +231,14 @@ export const PARAMETERS = {
     context: 'restart',
     description: 'where its programs are; empty to look for them',
   },
+  promoteTriggerFile: {
+    name: 'promote_trigger_file',
+    type: 'string',
+    default: '',
+    group: 'Attached server',
+    context: 'reload',
+    description: 'file whose presence promotes the node; it is removed then',
+  },
   logMinMessages: {
     name: 'log_min_messages',
     type: 'enum',

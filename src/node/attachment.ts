@@ -19,6 +19,7 @@ import { readMajor } from '../postgres/data-directory.ts';
 import { readRecoveryStart } from '../postgres/recovery-start.ts';
 import { type ServerPrograms, findServerPrograms } from '../postgres/server-programs.ts';
 import { serverSettings } from '../postgres/server-settings.ts';
+import { readServerRole } from '../postgres/server-role.ts';
 import { type ServerUser, serverUser } from '../postgres/server-user.ts';
 import type { ControlData } from '../store/control-file.ts';
 import { WAL_DIRECTORY } from '../store/wal-store.ts';
@@ -26,6 +27,7 @@ import type { Lsn } from '../wal/lsn.ts';
 import type { AttachedDoor } from './front-door.ts';
 import { openToServer } from './open-to-server.ts';
 import { type PrivateDirectory, openPrivateDirectory } from './private-directory.ts';
+import { NO_NODE } from './upstream-connector.ts';
 
 export interface AttachmentOptions {
   directory: string;
@@ -59,10 +61,11 @@ export class Attachment implements AttachedDoor {
       user: ServerUser | undefined;
       sockets: PrivateDirectory;
       redo: Lsn;
+      role: 'standby' | 'primary';
     },
   ) {
     const { clock, log, onLogLines } = options;
-    const { dataDirectory, programs, user, sockets } = parts;
+    const { dataDirectory, programs, user, sockets, role } = parts;
     this.#options = options;
     this.#sockets = sockets;
     this.#redo = parts.redo;
@@ -73,6 +76,7 @@ export class Attachment implements AttachedDoor {
       programs,
       dataDirectory,
       user,
+      role,
       socketDirectory: sockets.sqlSockets,
       settings: () => this.#settings(),
       clock,
@@ -94,7 +98,8 @@ export class Attachment implements AttachedDoor {
     if (user !== undefined) await openToServer(directory, user);
     const sockets = await openPrivateDirectory(directory, { user });
     const redo = await readRecoveryStart(dataDirectory);
-    return new Attachment(options, { dataDirectory, programs, user, sockets, redo });
+    const role = await readServerRole(dataDirectory);
+    return new Attachment(options, { dataDirectory, programs, user, sockets, redo, role });
   }
 
   /** From where on the server needs WAL if it starts now, as last read. */
@@ -129,8 +134,8 @@ export class Attachment implements AttachedDoor {
     return network.connect({ host: this.#sockets.sqlSockets, port: config.port }, signal);
   }
 
-  /** A replication connection to the server, as `user`, for a base backup. */
-  connectForBackup(user: string, signal: AbortSignal): Promise<ReplicationClient> {
+  /** A physical replication connection to the server, as `user`. */
+  connectReplication(user: string, signal: AbortSignal): Promise<ReplicationClient> {
     const { network, clock, log, config } = this.#options;
     return ReplicationClient.connect({
       network,
@@ -140,7 +145,7 @@ export class Attachment implements AttachedDoor {
       password: () => undefined,
       allowsAuthentication: () => true,
       sessionAttributes: 'any',
-      parameters: { replication: 'true', application_name: config.clusterName },
+      parameters: { replication: 'true', application_name: config.clusterName, ...NO_NODE },
       connectTimeoutMs: CONNECT_TIMEOUT_MS,
       signal,
       onNotice: ({ message }) => log.log(`notice from the attached server: ${message}`),

@@ -3,21 +3,27 @@
  *
  *   lock ─▶ walk the store ─▶ listen, receive, serve ─▶ ready when the attached server is ─▶ stop
  *
- * Stop in peace: the upstream stream and the attached server end, what was received is made durable
- * and sent to every downstream that is streaming, then the store closes. A failed fsync, or an
- * invariant that does not hold, ends the node at once: the next start walks from what is known to
- * be good.
+ * Stop in peace: the attached server and the upstream stream end (of a server that leads its last
+ * WAL is received), what was received is made durable and sent to every downstream that is
+ * streaming, then the store closes. A failed fsync, or an invariant that does not hold, ends the
+ * node at once: the next start walks from what is known to be good.
  */
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { nodeStatus } from '../admin/node-status.ts';
-import { type ControlServer, type ReloadOutcome, serveControl } from '../admin/control-socket.ts';
+import {
+  type ControlServer,
+  type ReloadOutcome,
+  outcomeOf,
+  serveControl,
+} from '../admin/control-socket.ts';
+import type { FollowOutcome } from '../admin/follow-outcome.ts';
 import type { Clock } from '../base/clock.ts';
 import { type Disk, diskReadableBy } from '../base/disk.ts';
 import type { Log } from '../base/log.ts';
-import { asWalcadeError } from '../base/errors.ts';
+import { Serial } from '../base/serial.ts';
 import { endTogether } from '../base/task-group.ts';
 import { describeConninfo, parseConninfo } from '../config/conninfo.ts';
-import { type NodeConfig, PARAMETERS } from '../config/parameters.ts';
+import type { NodeConfig } from '../config/parameters.ts';
 import type { Listener, Network } from '../protocol/network.ts';
 import { WalReceiver } from '../receiver/wal-receiver.ts';
 import { DownstreamTable } from '../sender/downstreams.ts';
@@ -26,15 +32,22 @@ import { ControlFile } from '../store/control-file.ts';
 import { HistoryFiles } from '../store/history-files.ts';
 import { ReplicationSlots } from '../store/replication-slots.ts';
 import { WAL_DIRECTORY, WalStore } from '../store/wal-store.ts';
+import { INVALID_LSN } from '../wal/lsn.ts';
 import { Attachment } from './attachment.ts';
+import { type FollowOptions, followUpstream } from './follow-upstream.ts';
 import { FrontDoor } from './front-door.ts';
 import { type Listeners, openListeners } from './listeners.ts';
 import { LiveConfig } from './live-config.ts';
 import { CONTROL_SOCKET, SLOT_DIRECTORY, checkNodeDirectory, lockNode } from './node-directory.ts';
+import { Promotions } from './promotions.ts';
+import { checkRejoined } from './rejoin-marker.ts';
 import { keepRetention, saveSlots } from './retention-keeper.ts';
-import { noteSlot, settlePlace } from './settle-place.ts';
+import { reloadNode } from './reload-node.ts';
+import { runServerAndReceiver } from './server-and-receiver.ts';
+import { settlePlace } from './settle-place.ts';
 import { shownSettings } from './shown-settings.ts';
 import { UpstreamConnections } from './upstream-connections.ts';
+import { connectUpstream } from './upstream-connector.ts';
 
 export interface NodeOptions {
   directory: string;
@@ -59,9 +72,6 @@ export interface NodeControls {
   abandon: () => void;
 }
 
-/** The receiver begins anew when one of these has changed. */
-const UPSTREAM_PARAMETERS = ['primaryConninfo', 'primarySlotName'] as const;
-
 /** How long downstreams may take to acknowledge the rest when wal_sender_timeout is off. */
 const STOP_TIMEOUT_MS = 60_000;
 
@@ -71,6 +81,7 @@ export async function runNode(options: NodeOptions, signal: AbortSignal): Promis
   await checkNodeDirectory(directory);
   const lock = await lockNode(directory, clock);
   try {
+    await checkRejoined(directory);
     const node = await Node.open(options);
     await lock.describe('starting', node.port);
     await node.run(signal, () => lock.describe('ready', node.port));
@@ -89,8 +100,11 @@ class Node {
   readonly #context: SenderContext;
   readonly #door: FrontDoor;
   readonly #attachment: Attachment | undefined;
+  readonly #upstream: UpstreamConnections;
+  readonly #promotions: Promotions;
   readonly #startedMs: number;
   readonly #live: LiveConfig;
+  readonly #follows = new Serial();
   #isStopping = false;
 
   private constructor(
@@ -121,6 +135,7 @@ class Node {
       systemIdentifier: control.data.systemIdentifier,
       attachment,
     });
+    this.#upstream = upstream;
     this.#startedMs = clock.nowMs();
     this.#receiver = new WalReceiver({
       connect: (signal) => upstream.connect(signal),
@@ -131,17 +146,31 @@ class Node {
         timeoutMs: this.#config.walReceiverTimeoutMs,
         statusIntervalMs: this.#config.walReceiverStatusIntervalMs,
         retryIntervalMs: this.#config.walRetrieveRetryIntervalMs,
-        slotName: this.#config.primarySlotName || undefined,
+        slotName: upstream.slotName,
       }),
       feedback: () =>
         this.#config.hotStandbyFeedback
           ? this.#downstreams.feedback()
           : { xmin: 0n, catalogXmin: 0n },
-      apply: () => this.#downstreams.replayed,
+      // A server that leads has nothing to replay.
+      apply: () => (upstream.isLeading ? INVALID_LSN : this.#downstreams.replayed),
       applyChanged: this.#downstreams.replayedChanged,
       feedbackChanged: this.#downstreams.feedbackChanged,
       clock,
       log: log.child('WAL receiver'),
+    });
+    this.#promotions = new Promotions({
+      attachment,
+      store,
+      receiver: this.#receiver,
+      downstreams: this.#downstreams,
+      upstream,
+      triggerFile: () => {
+        const { promoteTriggerFile: file } = this.#config;
+        return file && resolve(options.directory, file);
+      },
+      clock,
+      log,
     });
     this.#context = {
       store,
@@ -159,6 +188,7 @@ class Node {
       shownSettings: () =>
         shownSettings(this.#config, control.data, this.#receiver.status.upstreamPath),
       attachedRedo: () => attachment?.redo,
+      isInRecovery: () => !upstream.isLeading,
       connectUpstream: (signal) => upstream.connectSameCluster(signal),
       connectForBackup: (signal) => upstream.connectForBackup(signal),
       clock,
@@ -227,6 +257,8 @@ class Node {
       control = await serveControl(join(directory, CONTROL_SOCKET), {
         status: () => this.#status(listeners.addresses),
         reload: () => this.#reload(),
+        promote: (request) => outcomeOf(this.#promotions.promote(request)),
+        follow: (conninfo, asked) => this.#follow(conninfo, asked),
       });
       receiverDoor = await this.#attachment?.listen((socket) => this.#door.acceptAttached(socket));
       onControls?.({
@@ -286,10 +318,10 @@ class Node {
     group.addEventListener('abort', () => attachment?.server.abandon(), { once: true });
     try {
       await endTogether(ending, [
-        (signal) => this.#receiver.run(signal),
+        (signal) => this.#receive(signal),
         (signal) => keepRetention(retention, signal),
         (signal) => this.#announce(signal, start),
-        ...(attachment === undefined ? [] : [(signal: AbortSignal) => attachment.run(signal)]),
+        (signal) => this.#promotions.run(signal),
       ]);
     } catch (error) {
       if (error !== ending.reason) throw error;
@@ -297,6 +329,21 @@ class Node {
     if (group.aborted) return;
     await this.#stop(group);
     await saveSlots(retention);
+  }
+
+  /** Runs the receiver, with the attached server if there is one. */
+  async #receive(signal: AbortSignal): Promise<void> {
+    const attachment = this.#attachment;
+    const receiver = this.#receiver;
+    const upstream = this.#upstream;
+    if (attachment === undefined) return receiver.run(signal);
+    const stopFollowing = upstream.onPromotion((reason) => receiver.restart(reason));
+    try {
+      const isLeading = (): boolean => upstream.isLeading;
+      await runServerAndReceiver({ server: attachment, receiver, isLeading }, signal);
+    } finally {
+      stopFollowing();
+    }
   }
 
   /** The order of a stop in peace, after the receiver has ended; the store may fail meanwhile. */
@@ -318,35 +365,49 @@ class Node {
     timer.cancel();
   }
 
-  async #reload(): Promise<ReloadOutcome> {
-    const { log, onLogLevel } = this.#options;
-    try {
-      const { changed, needRestart } = await this.#live.reload();
-      for (const name of needRestart) {
-        log.log(`parameter "${name}" cannot be changed without restarting the node`);
-      }
-      onLogLevel?.(this.#config.logMinMessages);
-      this.#downstreams.feedbackChanged.notify();
-      this.#attachment?.server.reload();
-      log.log('configuration files were read again');
-      const followed = UPSTREAM_PARAMETERS.find((key) => changed.includes(key));
-      if (followed !== undefined) {
-        this.#receiver.restart(`parameter "${PARAMETERS[followed].name}" has changed`);
-        await noteSlot(this.#control, this.#config.primarySlotName);
-      }
-      return { error: null, needRestart };
-    } catch (error) {
-      log.error(error);
-      const { message, detail, hint } = asWalcadeError(error);
-      return { error: { message, detail, hint }, needRestart: [] };
-    }
+  #reload(): Promise<ReloadOutcome> {
+    return reloadNode({
+      live: this.#live,
+      control: this.#control,
+      downstreams: this.#downstreams,
+      receiver: this.#receiver,
+      upstream: this.#upstream,
+      attachment: this.#attachment,
+      onLogLevel: (level) => this.#options.onLogLevel?.(level),
+      log: this.#options.log,
+    });
+  }
+
+  #follow(conninfo: string, signal: AbortSignal): Promise<FollowOutcome> {
+    const { directory, network, clock, log } = this.#options;
+    const server = this.#attachment?.server;
+    const options: FollowOptions = {
+      directory,
+      connect: (text, until) => {
+        const applicationName = this.#config.clusterName;
+        return connectUpstream({ network, clock, log }, { text, applicationName }, until);
+      },
+      store: this.#store,
+      histories: this.#context.histories,
+      control: this.#control,
+      receiver: this.#receiver,
+      serverRole: () => {
+        if (server === undefined) return 'none';
+        return server.status.role === 'standby' ? 'standby' : 'primary';
+      },
+      config: () => this.#config,
+      reload: () => this.#reload(),
+      clock,
+    };
+    return this.#follows.run(() => followUpstream(options, conninfo, signal));
   }
 
   #status(listen: string[]) {
     return nodeStatus({
       name: this.#config.clusterName,
       conninfo: describeConninfo(parseConninfo(this.#config.primaryConninfo)),
-      slot: this.#config.primarySlotName || undefined,
+      isLeading: this.#upstream.isLeading,
+      slot: this.#upstream.slotName,
       listen,
       startedMs: this.#startedMs,
       isStopping: this.#isStopping,

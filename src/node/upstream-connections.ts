@@ -1,13 +1,21 @@
 /**
  * The connections that a running node makes for WAL and for base backups: to the upstream that its
  * configuration names at that moment, or to its attached server.
+ *
+ *   standby, or none   the upstream in force is the one that primary_conninfo names
+ *   promoting          none is: what came from above now would be lost to the new timeline
+ *   primary            the attached server is, once it takes writes
  */
-import { asWalcadeError } from '../base/errors.ts';
+import { assert } from '../base/assert.ts';
+import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import { parseConninfo } from '../config/conninfo.ts';
 import type { NodeConfig } from '../config/parameters.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import { checkSystemIdentifier, identifySystem } from '../receiver/upstream-identity.ts';
+import { AttachedRoles } from './attached-roles.ts';
+import { ATTACHED_SLOT, makeAttachedSlot } from './attached-slot.ts';
 import type { Attachment } from './attachment.ts';
+import { ReceiverHold } from './receiver-hold.ts';
 import { type UpstreamConnectorOptions, connectUpstream } from './upstream-connector.ts';
 
 export interface UpstreamConnectionsOptions extends UpstreamConnectorOptions {
@@ -18,25 +26,65 @@ export interface UpstreamConnectionsOptions extends UpstreamConnectorOptions {
 }
 
 export class UpstreamConnections {
+  /** Holds the receiver's next connection. */
+  readonly hold = new ReceiverHold();
   readonly #options: UpstreamConnectionsOptions;
+  readonly #roles: AttachedRoles | undefined;
 
   constructor(options: UpstreamConnectionsOptions) {
+    const { attachment } = options;
     this.#options = options;
+    this.#roles =
+      attachment &&
+      new AttachedRoles((role, signal) => attachment.connectReplication(role, signal));
   }
 
-  /** A connection to whatever the upstream is; throws what connectUpstream() throws. */
-  connect(signal: AbortSignal): Promise<ReplicationClient> {
-    const { config, ...doors } = this.#options;
-    const { primaryConninfo: text, clusterName: applicationName } = config();
-    return connectUpstream(doors, { text, applicationName }, signal);
+  /** Whether the attached server leads, so that it is the upstream, if any is. */
+  get isLeading(): boolean {
+    return this.#options.attachment?.server.status.role === 'primary';
+  }
+
+  /** The slot on the upstream in force; undefined streams without one. */
+  get slotName(): string | undefined {
+    if (this.isLeading) return ATTACHED_SLOT;
+    return this.#options.config().primarySlotName || undefined;
+  }
+
+  /**
+   * Calls `leave` with the reason when the upstream that primary_conninfo names is in force no more,
+   * because of a promotion that nobody holds the receiver for; until the result is called.
+   */
+  onPromotion(leave: (reason: string) => void): () => void {
+    const server = this.#options.attachment?.server;
+    if (server === undefined) return () => {};
+    let wasStandby = server.status.role === 'standby';
+    return server.changed.listen(() => {
+      const isStandby = server.status.role === 'standby';
+      const isLeft = wasStandby && !isStandby && !this.hold.isClosed;
+      wasStandby = isStandby;
+      if (isLeft) leave('the attached PostgreSQL server is promoted');
+    });
+  }
+
+  /**
+   * A connection for the receiver, to the upstream that is in force: waits for one. Throws what
+   * connectUpstream() and AttachedRoles throw.
+   */
+  async connect(signal: AbortSignal): Promise<ReplicationClient> {
+    const server = this.#options.attachment?.server;
+    for (;;) {
+      await this.hold.pass(signal);
+      if (server === undefined || this.#inForce !== undefined) return this.#connect(signal);
+      await server.changed.wait(signal);
+    }
   }
 
   /**
    * A connection for what is passed on, to the cluster whose WAL is here. (PostgreSQL 13 starts no
-   * stream before it was asked to identify itself.)
+   * stream before it was asked to identify itself.) Throws 57P03 while no upstream is in force.
    */
   async connectSameCluster(signal: AbortSignal): Promise<ReplicationClient> {
-    const client = await this.connect(signal);
+    const client = await this.#connect(signal);
     try {
       checkSystemIdentifier(await identifySystem(client), this.#options.systemIdentifier);
       return client;
@@ -48,11 +96,11 @@ export class UpstreamConnections {
 
   /** The attached server has data pages while it runs; else the upstream is asked for them. */
   async connectForBackup(signal: AbortSignal): Promise<ReplicationClient> {
-    const { attachment, config, log } = this.#options;
-    if (attachment?.server.status.state !== 'ready') return this.connectSameCluster(signal);
-    const { user } = parseConninfo(config().primaryConninfo);
+    const { attachment, log } = this.#options;
+    const isThere = attachment?.server.status.state === 'ready';
+    if (!isThere || this.isLeading) return this.connectSameCluster(signal);
     try {
-      return await attachment.connectForBackup(user, signal);
+      return await attachment.connectReplication(this.#user, signal);
     } catch (error) {
       signal.throwIfAborted();
       // Below a relay, which asks for no role, that user need not be one of the server's.
@@ -60,4 +108,73 @@ export class UpstreamConnections {
       return this.connectSameCluster(signal);
     }
   }
+
+  /**
+   * What the attached server, whatever its role is, answers over a connection of its own; rejects
+   * with the signal's reason when it aborts.
+   */
+  async askAttached<T>(
+    ask: (client: ReplicationClient) => Promise<T>,
+    signal: AbortSignal,
+  ): Promise<T> {
+    const client = await this.#connectAttached(signal);
+    const abandon = (): void => client.connection.close();
+    signal.addEventListener('abort', abandon, { once: true });
+    try {
+      signal.throwIfAborted();
+      return await ask(client);
+    } catch (error) {
+      signal.throwIfAborted();
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', abandon);
+      await client.close();
+    }
+  }
+
+  #connectAttached(signal: AbortSignal): Promise<ReplicationClient> {
+    if (this.#roles === undefined) throw notNow();
+    return this.#roles.connect(this.#user, signal);
+  }
+
+  async #connect(signal: AbortSignal): Promise<ReplicationClient> {
+    const inForce = this.#inForce;
+    if (inForce === undefined) throw notNow();
+    if (inForce === 'attached') return this.#connectToLeader(signal);
+    const { primaryConninfo: text, clusterName: applicationName } = this.#options.config();
+    return connectUpstream(this.#options, { text, applicationName }, signal);
+  }
+
+  /** Its slot is there before it is asked for: it may have been promoted behind our back. */
+  async #connectToLeader(signal: AbortSignal): Promise<ReplicationClient> {
+    const { attachment } = this.#options;
+    assert(attachment !== undefined, 'a server that leads is there');
+    const client = await this.#connectAttached(signal);
+    try {
+      await makeAttachedSlot(client, attachment.dataDirectory);
+      return client;
+    } catch (error) {
+      await client.close();
+      throw error;
+    }
+  }
+
+  get #inForce(): 'configured' | 'attached' | undefined {
+    const { attachment } = this.#options;
+    if (attachment === undefined || attachment.server.status.role === 'standby') {
+      return 'configured';
+    }
+    return attachment.server.takesWrites ? 'attached' : undefined;
+  }
+
+  get #user(): string {
+    return parseConninfo(this.#options.config().primaryConninfo).user;
+  }
+}
+
+function notNow(): WalcadeError {
+  return new WalcadeError(
+    SQLSTATE.CANNOT_CONNECT_NOW,
+    'the attached PostgreSQL server, which leads, does not accept connections',
+  );
 }

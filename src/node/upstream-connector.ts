@@ -21,7 +21,7 @@ const CONNECT_TIMEOUT_MS_DEFAULT = 30_000;
  * What tells a node from PostgreSQL: a node answers SHOW of these with its own, PostgreSQL with
  * what the session has set, where it would otherwise log an ERROR for each connection.
  */
-const NO_NODE = { 'walcade.node_id': '', 'walcade.upstream_path': '' };
+export const NO_NODE = { 'walcade.node_id': '', 'walcade.upstream_path': '' };
 
 export interface UpstreamConnectorOptions {
   network: Network;

@@ -13,8 +13,10 @@ import { Condition } from '../base/condition.ts';
 import { SQLSTATE, WalcadeError, describeSystemError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { endLeftServer } from './left-server.ts';
+import { withdrawPromotionRequest, writePromotionRequest } from './promotion-request.ts';
 import { type LifeEnd, ServerLife, type LifeState } from './server-life.ts';
 import type { ServerPrograms } from './server-programs.ts';
+import { type ServerRole, readServerRole } from './server-role.ts';
 import type { ServerUser } from './server-user.ts';
 import { type StandbyLimits, higherLimits, standbyLimits } from './standby-limits.ts';
 
@@ -23,6 +25,8 @@ export interface AttachedServerOptions {
   /** Absolute. */
   dataDirectory: string;
   user: ServerUser | undefined;
+  /** As the data directory has it now. */
+  role: 'standby' | 'primary';
   /** Where it listens, by which one that was left is known; absolute. */
   socketDirectory: string;
   /** Command line settings, made anew for each start. */
@@ -37,6 +41,7 @@ export type AttachedState = 'down' | LifeState;
 
 export interface AttachedStatus {
   state: AttachedState;
+  role: ServerRole;
   pid: number | undefined;
   /** How it ended last and was not ready since, or what keeps it now, in words for people. */
   reason: string | undefined;
@@ -54,19 +59,29 @@ export class AttachedServer {
   readonly #options: AttachedServerOptions;
   readonly #abandoned = new AbortController();
   #life: ServerLife | undefined;
+  /** While there is no life. */
+  #role: 'standby' | 'primary';
   #reason: string | undefined;
   #restarts = 0;
+  /** What the log has told of the server. */
+  #told = { isReady: false, takesWrites: false };
   #hasRun = false;
 
   constructor(options: AttachedServerOptions) {
     this.#options = options;
+    this.#role = options.role;
   }
 
   get status(): AttachedStatus {
-    const { state = 'down', pid } = this.#life ?? {};
+    const { state = 'down', role = this.#role, pid } = this.#life ?? {};
     const isOthers = state === 'stopping' && this.#life?.isStopping === false;
     const reason = isOthers ? ASKED_BY_OTHERS : this.#reason;
-    return { state, pid, reason, restarts: this.#restarts };
+    return { state, role, pid, reason, restarts: this.#restarts };
+  }
+
+  /** Whether it is a primary that is ready and has ended recovery. */
+  get takesWrites(): boolean {
+    return this.#life?.takesWrites ?? false;
   }
 
   /**
@@ -90,6 +105,24 @@ export class AttachedServer {
   /** Has the server read its configuration files again. */
   reload(): void {
     this.#life?.reload();
+  }
+
+  /**
+   * Asks the standby to promote itself (pg_ctl.c, do_promote()), which `status` and `takesWrites`
+   * tell of. Throws 55000 unless it is ready, and what the file system answers.
+   */
+  async promote(): Promise<void> {
+    const { dataDirectory, user } = this.#options;
+    const life = this.#life;
+    if (life === undefined || life.state !== 'ready') throw notReady();
+    await writePromotionRequest(dataDirectory, user);
+    life.promote();
+  }
+
+  /** Takes `promote` back; false if the server had taken the request before. */
+  withdrawPromotion(): Promise<boolean> {
+    this.#life?.endPromotion();
+    return withdrawPromotionRequest(this.#options.dataDirectory);
   }
 
   /** For an immediate shutdown of the node: sends SIGQUIT and does not wait. */
@@ -117,12 +150,16 @@ export class AttachedServer {
       const life = new ServerLife({
         ...this.#options,
         settings: { ...limits.raised, ...this.#options.settings() },
+        role: this.#role,
         onChange: () => this.#changed(),
         onPause: () => void this.#endPause(life, limits),
       });
       this.#life = life;
       const end = await life.run(stop).catch(couldNotStart);
+      const { dataDirectory } = this.#options;
+      this.#role = await readServerRole(dataDirectory).catch(() => this.#role);
       this.#life = undefined;
+      this.#told = { isReady: false, takesWrites: false };
       if (stop.aborted) {
         log.log(`the attached PostgreSQL server ${end.words}`);
         this.changed.notify();
@@ -159,12 +196,25 @@ export class AttachedServer {
   }
 
   #changed(): void {
-    if (this.status.state === 'ready') {
-      this.#reason = undefined;
-      this.#options.log.log('the attached PostgreSQL server accepts connections');
+    const before = this.#told;
+    this.#told = { isReady: this.status.state === 'ready', takesWrites: this.takesWrites };
+    const { log } = this.#options;
+    if (this.#told.isReady) this.#reason = undefined;
+    if (this.#told.isReady && !before.isReady) {
+      log.log('the attached PostgreSQL server accepts connections');
+    }
+    if (this.#told.takesWrites && !before.takesWrites) {
+      log.log('the attached PostgreSQL server is a primary and takes writes');
     }
     this.changed.notify();
   }
+}
+
+function notReady(): WalcadeError {
+  return new WalcadeError(
+    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
+    'the attached PostgreSQL server does not accept connections',
+  );
 }
 
 function couldNotStart(error: unknown): LifeEnd {

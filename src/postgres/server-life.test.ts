@@ -1,7 +1,7 @@
 /** What state a server is in, by its postmaster.pid and its log. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { lifeState } from './server-life.ts';
+import { lifeState, serverRole } from './server-life.ts';
 
 const QUIET = { replays: false, isReinitializing: false };
 const REPLAYS = { replays: true, isReinitializing: false };
@@ -19,4 +19,13 @@ for (const [file, log, state, sentence] of [
   ['stopping', REPLAYS, 'stopping', 'a server that somebody else stops is stopping'],
 ] as const) {
   test(sentence, () => assert.equal(lifeState(file, log), state));
+}
+
+for (const [file, isPromoting, role, sentence] of [
+  ['standby', false, 'standby', 'a server with a signal file is a standby'],
+  ['standby', true, 'promoting', 'a standby that has taken the request is being promoted'],
+  ['primary', true, 'primary', 'a server whose signal file is gone is a primary'],
+  ['primary', false, 'primary', 'a server that was a primary when it started is one'],
+] as const) {
+  test(sentence, () => assert.equal(serverRole(file, { isPromoting }), role));
 }

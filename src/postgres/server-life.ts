@@ -8,14 +8,18 @@
  * ready      its postmaster.pid says so: SQL is answered, by a standby or after a promotion
  * stopping   asked to by us, or by somebody else, which its postmaster.pid tells; after a smart
  *            shutdown that may last, as clients may stay
+ *
+ * Whether it leads or follows is another matter (server-role.ts), and looked at as often.
  */
 import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
+import { Condition } from '../base/condition.ts';
 import type { Log } from '../base/log.ts';
 import { Postmaster } from './postmaster.ts';
 import { readPostmasterPid } from './postmaster-pid.ts';
 import { ServerLogReader } from './server-log-reader.ts';
 import type { ServerPrograms } from './server-programs.ts';
+import { type ServerRole, isInProduction, readServerRole } from './server-role.ts';
 import type { ServerUser } from './server-user.ts';
 import { ServerWatcher } from './server-watcher.ts';
 
@@ -30,7 +34,9 @@ export interface ServerLifeOptions {
   clock: Clock;
   log: Log;
   onLogLines: (text: string) => void;
-  /** Told when `state` or `pid` has changed. */
+  /** As the data directory has it before the start. */
+  role: 'standby' | 'primary';
+  /** Told when `state`, `pid`, `role` or `takesWrites` has changed. */
   onChange: () => void;
   /** Told, once at most, that replay waits for a start with higher limits. */
   onPause: () => void;
@@ -43,13 +49,17 @@ export interface LifeEnd {
   lastWords: string | undefined;
 }
 
-/** How often postmaster.pid is read. */
+/** How often postmaster.pid is read, and where the signal files are looked for. */
 const INTERVAL_MS = 50;
 const READY_INTERVAL_MS = 1_000;
+/** While a promotion is under way: everybody below waits for it. */
+const PROMOTION_INTERVAL_MS = 20;
 
 export class ServerLife {
   readonly #options: ServerLifeOptions;
   readonly #reader = new ServerLogReader();
+  /** Has the files be looked at now. */
+  readonly #lookNow = new Condition();
   #postmaster: Postmaster | undefined;
   #fileStatus = '';
   #isStopping = false;
@@ -57,9 +67,15 @@ export class ServerLife {
   #isPaused = false;
   #state: LifeState = 'starting';
   #wasReady = false;
+  #fileRole: 'standby' | 'primary';
+  #role: ServerRole;
+  #takesWrites = false;
+  #isAskedToPromote = false;
 
   constructor(options: ServerLifeOptions) {
     this.#options = options;
+    this.#fileRole = options.role;
+    this.#role = options.role;
   }
 
   get state(): LifeState {
@@ -68,6 +84,15 @@ export class ServerLife {
 
   get pid(): number | undefined {
     return this.#postmaster?.pid;
+  }
+
+  get role(): ServerRole {
+    return this.#role;
+  }
+
+  /** Whether it is ready, and a primary that has ended recovery. */
+  get takesWrites(): boolean {
+    return this.#takesWrites;
   }
 
   /** Whether we have asked it to shut down. */
@@ -103,6 +128,17 @@ export class ServerLife {
     if (this.#fileStatus !== '') this.#postmaster?.signal('SIGHUP');
   }
 
+  /** Has it look for a request to promote itself; looks often, until `endPromotion`, at its role. */
+  promote(): void {
+    this.#isAskedToPromote = true;
+    this.#postmaster?.signal('SIGUSR1');
+    this.#lookNow.notify();
+  }
+
+  endPromotion(): void {
+    this.#isAskedToPromote = false;
+  }
+
   /** Asks for a fast shutdown. */
   shutDown(): void {
     this.#isStopping = true;
@@ -129,6 +165,7 @@ export class ServerLife {
         onLogLines(text);
         this.#reader.read(text, this.pid);
         this.#update();
+        if (this.#isPromoted()) this.#lookNow.notify();
         this.#tellOfPause();
       },
     });
@@ -140,7 +177,7 @@ export class ServerLife {
     if (stop.aborted) shutDown();
     stop.addEventListener('abort', shutDown, { once: true });
     const over = new AbortController();
-    const following = this.#followFile(over.signal);
+    const following = this.#followFiles(over.signal);
     try {
       const words = await postmaster.ended;
       return { words, lastWords: this.#reader.lastWords(postmaster.pid) };
@@ -151,23 +188,49 @@ export class ServerLife {
     }
   }
 
-  /** Reads postmaster.pid again and again; one of an earlier start does not count. */
-  async #followFile(over: AbortSignal): Promise<void> {
+  /** Looks at the files again and again; a postmaster.pid of an earlier start does not count. */
+  async #followFiles(over: AbortSignal): Promise<void> {
     const { dataDirectory, clock } = this.#options;
     while (!over.aborted) {
       const said = await readPostmasterPid(dataDirectory).catch(() => undefined);
       this.#fileStatus = said !== undefined && said.pid === this.pid ? said.status : '';
+      this.#fileRole = await readServerRole(dataDirectory).catch(() => this.#fileRole);
       this.#update();
-      const intervalMs = this.#state === 'ready' ? READY_INTERVAL_MS : INTERVAL_MS;
-      await clock.sleep(intervalMs, over).catch(() => {});
+      await this.#lookForProduction();
+      await this.#lookNow.waitAtMost(this.#intervalMs(), clock, over).catch(() => {});
     }
+  }
+
+  #intervalMs(): number {
+    if (this.#isPromoted()) return PROMOTION_INTERVAL_MS;
+    return this.#state === 'ready' ? READY_INTERVAL_MS : INTERVAL_MS;
+  }
+
+  /** Whether it is on its way from a standby to a primary that takes writes. */
+  #isPromoted(): boolean {
+    if (this.#state !== 'ready') return false;
+    if (this.#role === 'standby') return this.#isAskedToPromote;
+    return !this.#takesWrites;
+  }
+
+  async #lookForProduction(): Promise<void> {
+    if (this.#takesWrites || this.#state !== 'ready' || this.#role !== 'primary') return;
+    const { dataDirectory } = this.#options;
+    const isSo = await isInProduction(dataDirectory).catch(() => false);
+    // It may have crashed, or been asked to stop, while the file was read.
+    if (!isSo || this.#state !== 'ready') return;
+    this.#takesWrites = true;
+    this.#options.onChange();
   }
 
   #update(): void {
     const state = this.#isStopping ? 'stopping' : lifeState(this.#fileStatus, this.#reader);
-    if (state === this.#state) return;
+    const role = serverRole(this.#fileRole, this.#reader);
+    if (state === this.#state && role === this.#role) return;
     this.#state = state;
+    this.#role = role;
     this.#wasReady ||= state === 'ready';
+    this.#takesWrites &&= state === 'ready';
     this.#options.onChange();
   }
 
@@ -186,4 +249,12 @@ export function lifeState(
   if (fileStatus === 'stopping') return 'stopping';
   if (fileStatus === 'ready' && !isReinitializing) return 'ready';
   return replays ? 'replaying' : 'starting';
+}
+
+/** The rule for the role: a promotion has begun with the log's line, and is one by the files. */
+export function serverRole(
+  fileRole: 'standby' | 'primary',
+  { isPromoting }: Pick<ServerLogReader, 'isPromoting'>,
+): ServerRole {
+  return fileRole === 'standby' && isPromoting ? 'promoting' : fileRole;
 }

@@ -109,3 +109,25 @@ test('WAL receivers that come and go take bounded memory, and the postmaster sta
   assert.equal(reader.lastWords(POSTMASTER), 'PANIC:  could not write to file');
   assert.equal(reader.lastWords(1000), undefined);
 });
+
+test('a promotion begins when the startup process says so, and nobody else', () => {
+  const request = 'LOG:  received promote request';
+  const reader = readerOf(
+    line(101, 'LOG:  entering standby mode'),
+    line(200, 'LOG:  entering standby mode'),
+    line(200, request),
+    line(201, `[eve@postgres] ${request}`),
+  );
+  assert.equal(reader.isPromoting, false);
+  reader.read(line(101, request), POSTMASTER);
+  assert.equal(reader.isPromoting, true);
+});
+
+test('a promotion that a crash of the server broke off is none any more', () => {
+  const reader = readerOf(
+    line(101, 'LOG:  entering standby mode'),
+    line(101, 'LOG:  received promote request'),
+    line(POSTMASTER, 'LOG:  all server processes terminated; reinitializing'),
+  );
+  assert.equal(reader.isPromoting, false);
+});

@@ -1,10 +1,12 @@
 /**
- * What the attached server's log tells that no file does: whether it replays, that it starts anew
- * after one of its processes crashed, and what it said before it ended. One for each start.
+ * What the attached server's log tells that no file does: whether it replays, that it has taken a
+ * request to promote itself, that it starts anew after one of its processes crashed, and what it
+ * said before it ended. One for each start.
  *
  * Only lines of processes without a session count, which log_line_prefix tells apart
  * (continuation lines begin with a tab). Of those, a function of a client's can write some in a
- * parallel worker: what only the postmaster says has to be of its process.
+ * parallel worker: what only the postmaster says has to be of its process, what the startup process
+ * says of the one that spoke before there were clients.
  */
 
 /** The lines as `log_line_prefix` in server-settings.ts makes them, without `[user@database]`. */
@@ -22,6 +24,9 @@ const PAUSED = 'hot standby is not possible because of insufficient parameter se
 export class ServerLogReader {
   #replays = false;
   #isReinitializing = false;
+  /** The startup process of a standby. */
+  #startup: number | undefined;
+  #isPromoting = false;
   #lacksLimits = false;
   #isSpeaking = false;
   /** Before the log is set up, what goes wrong is said without a prefix. */
@@ -41,6 +46,11 @@ export class ServerLogReader {
    */
   get isReinitializing(): boolean {
     return this.#isReinitializing;
+  }
+
+  /** Whether the server has taken a request to promote itself, whoever made it. */
+  get isPromoting(): boolean {
+    return this.#isPromoting;
   }
 
   /**
@@ -79,7 +89,11 @@ export class ServerLogReader {
     if (level === 'WARNING') this.#lacksLimits ||= message === PAUSED;
     else if (level !== 'LOG') this.#remember(Number(pid), `${level}:  ${message}`);
     else if (message.startsWith('redo starts at ')) this.#replays = true;
+    else if (message === 'entering standby mode') this.#startup ??= Number(pid);
     else if (Number(pid) === postmaster) this.#readPostmaster(message);
+    else if (Number(pid) === this.#startup) {
+      this.#isPromoting ||= message === 'received promote request';
+    }
   }
 
   #readPostmaster(message: string): void {
@@ -92,6 +106,8 @@ export class ServerLogReader {
     if (message === 'all server processes terminated; reinitializing') {
       this.#isReinitializing = true;
       this.#replays = false;
+      this.#startup = undefined;
+      this.#isPromoting = false;
     }
   }
 

@@ -1,4 +1,4 @@
-/** The replication slots of a data directory whose server does not run. */
+/** The replication slots of a data directory: which there are, and their removal. */
 import { execFile } from 'node:child_process';
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,8 +11,15 @@ import type { ServerUser } from './server-user.ts';
 
 const run = promisify(execFile);
 
+const SLOT_DIRECTORY = 'pg_replslot';
+
+/** Whether the slot is there (slot.c, CreateSlotOnDisk()), whether its server runs or not. */
+export async function hasServerSlot(dataDirectory: string, slot: string): Promise<boolean> {
+  return (await ifThere(lstat(join(dataDirectory, SLOT_DIRECTORY, slot)))) !== undefined;
+}
+
 /**
- * Removes all slots of `dataDirectory`, an absolute path, durably. It is done as `user`: what is
+ * Removes all slots of `dataDirectory`, an absolute path, whose server does not run, durably. It is done as `user`: what is
  * there is his, and root would remove whatever he lets it lead to. Throws 55000 if their directory
  * is a link, since it may lead to another server's, and 58030 if they cannot be removed.
  */
@@ -21,7 +28,7 @@ export async function removeServerSlots(
   dataDirectory: string,
   user: ServerUser | undefined,
 ): Promise<void> {
-  const directory = join(dataDirectory, 'pg_replslot');
+  const directory = join(dataDirectory, SLOT_DIRECTORY);
   if (!(await isThere(directory))) return;
   try {
     await run('/bin/sh', ['-c', 'cd "$1" && rm -rf ./*', 'walcade-slots', directory], {

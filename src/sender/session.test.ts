@@ -177,6 +177,20 @@ test('what is left of a copy, flush and sync are no commands', async () => {
   await node.close();
 });
 
+test('a node that was promoted says so once, where a command ends', async () => {
+  const { node, say, heard, answer } = await session();
+  node.context.isInRecovery = () => false;
+  const off = message('S', Buffer.from('in_hot_standby\0off\0'));
+  for (const told of [off, Buffer.alloc(0)]) {
+    await answer(`START_REPLICATION ${formatLsn(END)}`);
+    await say(message('c'));
+    const ended = heard();
+    const last = Buffer.concat([tag('START_REPLICATION'), told, hex(READY)]);
+    assert.deepEqual(ended.subarray(-last.length), last);
+  }
+  await node.close();
+});
+
 async function startup(parameters: Record<string, string> = {}) {
   const node = await MemoryNode.open(WAL);
   const socket = node.connect();

@@ -71,6 +71,7 @@ export class SenderSession {
   /** Present while a command runs that can be cancelled. */
   #running: AbortController | undefined;
   #skipsToSync = false;
+  #toldInHotStandby: 'on' | 'off' | undefined;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -123,6 +124,7 @@ export class SenderSession {
 
   /** AuthenticationOk, the parameters that clients look at, the cancel key, ReadyForQuery. */
   #greeting(): Buffer[] {
+    this.#toldInHotStandby = this.#inHotStandby;
     const settings = this.#context.upstreamSettings();
     const version = serverVersionNum(this.#context);
     const { applicationName, user, pid } = this.#downstream;
@@ -139,7 +141,9 @@ export class SenderSession {
       session_authorization: user,
       standard_conforming_strings: 'on',
       TimeZone: 'UTC',
-      ...(version >= 140_000 ? { default_transaction_read_only: 'off', in_hot_standby: 'on' } : {}),
+      ...(version >= 140_000
+        ? { default_transaction_read_only: 'off', in_hot_standby: this.#inHotStandby }
+        : {}),
       ...(version >= 160_000 ? { scram_iterations: '4096' } : {}),
       ...(version >= 180_000 ? { search_path: '"$user", public' } : {}),
     };
@@ -149,6 +153,19 @@ export class SenderSession {
       encodeBackendKeyData(pid, this.#options.cancelKey),
       encodeReadyForQuery(),
     ];
+  }
+
+  /** What the greeting told and is so no more: told before the next ReadyForQuery, as in guc.c. */
+  #changedParameters(): Buffer[] {
+    if (serverVersionNum(this.#context) < 140_000) return [];
+    const told = this.#toldInHotStandby;
+    this.#toldInHotStandby = this.#inHotStandby;
+    if (told === this.#toldInHotStandby) return [];
+    return [encodeParameterStatus('in_hot_standby', this.#toldInHotStandby)];
+  }
+
+  get #inHotStandby(): 'on' | 'off' {
+    return this.#context.isInRecovery() ? 'on' : 'off';
   }
 
   async #answer(message: Message): Promise<SenderOutcome> {
@@ -265,7 +282,9 @@ export class SenderSession {
       stopping: this.#options.stopping,
       log: this.#log,
     }).run(command);
-    if (outcome === 'ready') await this.#connection.send(encodeReadyForQuery());
+    if (outcome === 'ready') {
+      await this.#connection.send([...this.#changedParameters(), encodeReadyForQuery()]);
+    }
     return outcome;
   }
 

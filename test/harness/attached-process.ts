@@ -18,6 +18,7 @@ import {
   type AttachedStatus,
 } from '../../src/postgres/attached-server.ts';
 import { runningServer } from '../../src/postgres/postmaster-pid.ts';
+import { readServerRole } from '../../src/postgres/server-role.ts';
 import { type ServerSettingsOptions, serverSettings } from '../../src/postgres/server-settings.ts';
 import { copyDirectory } from './file-backup.ts';
 import { findPostgres, postgresUser, testedMajor } from './postgres-binaries.ts';
@@ -223,6 +224,7 @@ async function runAsProgram({ settings, programDirectory }: ProcessOptions): Pro
     programs: { major, version: String(major), directory: programDirectory },
     dataDirectory,
     user: await postgresUser(),
+    role: await readServerRole(dataDirectory),
     socketDirectory: settings.sqlSocketDirectory,
     settings: () => serverSettings(settings),
     clock: systemClock,

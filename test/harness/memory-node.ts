@@ -55,6 +55,7 @@ export class MemoryNode {
         { name: 'wal_segment_size', value: '1MB', description: 'How large segments are.' },
       ],
       attachedRedo: () => undefined,
+      isInRecovery: () => true,
       connectUpstream: (signal) => this.connectUpstream(signal),
       connectForBackup: (signal) => this.connectUpstream(signal),
       clock: this.clock,

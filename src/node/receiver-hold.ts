@@ -1,0 +1,43 @@
+/**
+ * Where the WAL receiver can be held before it connects: nothing is received, and the stream that
+ * it had has ended, once it stands there. One for as long as the node runs.
+ */
+import { Condition } from '../base/condition.ts';
+
+export class ReceiverHold {
+  readonly #changed = new Condition();
+  #isClosed = false;
+  #isReceiverHere = false;
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /**
+   * Closes it, calls `endStream`, and resolves once the receiver stands before it; rejects with the
+   * signal's reason. It stays closed until `open`.
+   */
+  async close(endStream: () => void, signal: AbortSignal): Promise<void> {
+    this.#isClosed = true;
+    if (!this.#isReceiverHere) endStream();
+    while (!this.#isReceiverHere) await this.#changed.wait(signal);
+  }
+
+  open(): void {
+    this.#isClosed = false;
+    this.#changed.notify();
+  }
+
+  /** For the receiver: resolves while it is open; rejects with the signal's reason. */
+  async pass(signal: AbortSignal): Promise<void> {
+    while (this.#isClosed) {
+      this.#isReceiverHere = true;
+      this.#changed.notify();
+      try {
+        await this.#changed.wait(signal);
+      } finally {
+        this.#isReceiverHere = false;
+      }
+    }
+  }
+}
