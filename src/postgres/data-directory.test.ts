@@ -117,15 +117,15 @@ test('a backup label says where recovery begins, and one that cannot be is refus
   const write = (start: string, timeline: string): Promise<void> =>
     writeFile(
       join(data, 'backup_label'),
-      `START WAL LOCATION: ${start} (file 0)\nSTART TIMELINE: ${timeline}\n`,
+      `START WAL LOCATION: ${start} (file ${timeline}0000000100000002)\nLABEL: x\n`,
     );
-  await write('1/2000028', '3');
+  await write('1/2000028', '00000003');
   assert.deepEqual(await readBackupLabel(data), { start: 0x1_0200_0028n, timeline: 3 });
   for (const [start, timeline] of [
-    ['1/123456789', '3'],
-    ['1/2', '0'],
-    ['1/2', '4294967296'],
-    ['1', '1'],
+    ['1/123456789', '00000003'],
+    ['1/2', '00000000'],
+    ['1/2', '0000000G'],
+    ['1', '00000001'],
   ] as const) {
     await write(start, timeline);
     await assert.rejects(readBackupLabel(data), { sqlstate: 'XX001' });

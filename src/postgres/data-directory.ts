@@ -15,7 +15,6 @@ import type { FileChanges } from './file-changes.ts';
 
 const CONF_FILE = 'postgresql.conf';
 const SIGNAL_FILE = 'standby.signal';
-const TIMELINE_MAX = 0xffff_ffff;
 
 /** The major version that the data directory is of; throws 58P01 if it is none. */
 export async function readMajor(dataDirectory: string): Promise<number> {
@@ -67,9 +66,13 @@ export async function readBackupLabel(dataDirectory: string): Promise<BackupLabe
   const path = join(dataDirectory, 'backup_label');
   const label = await accessing('read file', path, () => ifThere(fs.readFile(path, 'utf8')));
   if (label === undefined) return undefined;
-  const start = /^START WAL LOCATION: ([0-9A-F]{1,8}\/[0-9A-F]{1,8}) /m.exec(label)?.[1];
-  const timeline = Number(/^START TIMELINE: (\d+)$/m.exec(label)?.[1]);
-  if (start !== undefined && timeline >= 1 && timeline <= TIMELINE_MAX) {
+  // The file's name begins with the timeline; pg_rewind writes no START TIMELINE.
+  const found = /^START WAL LOCATION: ([0-9A-F]{1,8}\/[0-9A-F]{1,8}) \(file ([0-9A-F]{8})/m.exec(
+    label,
+  );
+  const [, start, name = ''] = found ?? [];
+  const timeline = Number.parseInt(name, 16);
+  if (start !== undefined && timeline >= 1) {
     return { start: parseLsn(start), timeline: timelineId(timeline) };
   }
   throw new WalcadeError(SQLSTATE.DATA_CORRUPTED, `invalid data in file "${path}"`);
