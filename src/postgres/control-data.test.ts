@@ -51,6 +51,9 @@ for (const [major, identifier, version, checkpoint, redo, minimum, bytes] of STA
           max_locks_per_transaction: 64,
         },
         segmentBytes: bytes,
+        walLogHints: false,
+        // initdb of 18 turns them on.
+        dataChecksums: major === '18',
       },
     );
   });

@@ -41,20 +41,25 @@ export interface ControlData {
   /** What a hot standby must not have lower, as the primary has it, by parameter. */
   limits: Readonly<Record<(typeof LIMITS)[number], number>>;
   segmentBytes: number;
+  /** What pg_rewind needs one of: without them, which pages have changed is not in the WAL. */
+  walLogHints: boolean;
+  /** Undefined for a version of which it is not known where this stands. */
+  dataChecksums: boolean | undefined;
 }
 
 /** Where the fields stand that are not at the same place in all versions. */
 interface Layout {
   minRecoveryPoint: number;
   segmentBytes: number;
+  dataChecksums?: number;
   crc: number;
 }
 
 const LAYOUTS: ReadonlyMap<number, Layout> = new Map([
   // 13 to 16, 17, 18, 19rc1.
-  [1300, { minRecoveryPoint: 136, segmentBytes: 228, crc: 288 }],
-  [1700, { minRecoveryPoint: 136, segmentBytes: 228, crc: 288 }],
-  [1800, { minRecoveryPoint: 136, segmentBytes: 228, crc: 292 }],
+  [1300, { minRecoveryPoint: 136, segmentBytes: 228, dataChecksums: 252, crc: 288 }],
+  [1700, { minRecoveryPoint: 136, segmentBytes: 228, dataChecksums: 252, crc: 288 }],
+  [1800, { minRecoveryPoint: 136, segmentBytes: 228, dataChecksums: 252, crc: 292 }],
   [1905, { minRecoveryPoint: 144, segmentBytes: 240, crc: 308 }],
 ]);
 
@@ -72,6 +77,9 @@ const MIN_RECOVERY_TIMELINE_DISTANCE = 8;
 
 /** From minRecoveryPoint to the first of them: its timeline, the backup's bounds, wal_level, … */
 const LIMITS_DISTANCE = 44;
+
+/** From minRecoveryPoint to wal_log_hints. */
+const HINTS_DISTANCE = 40;
 
 /** All that any version uses; the rest of the file's 8192 bytes are zeros. */
 const USED_BYTES_MAX = 312;
@@ -118,6 +126,11 @@ export function parseControlData(bytes: Uint8Array): ControlData {
     minRecoveryTimeline: minRecoveryTimeline === 0 ? undefined : timelineId(minRecoveryTimeline),
     limits: limitsAt(view, layout.minRecoveryPoint + LIMITS_DISTANCE),
     segmentBytes: segmentBytesOf(view.getUint32(layout.segmentBytes, true)),
+    walLogHints: view.getUint8(layout.minRecoveryPoint + HINTS_DISTANCE) !== 0,
+    dataChecksums:
+      layout.dataChecksums === undefined
+        ? undefined
+        : view.getUint32(layout.dataChecksums, true) !== 0,
   };
 }
 
