@@ -290,6 +290,15 @@ function addControlCommands(program: Command): void {
       await promoteCommand(directory, { force, timeoutSeconds });
     });
   program
+    .command('follow')
+    .description('have a running node follow another upstream; downstreams stay connected')
+    .argument('<conninfo>', 'connection string of the upstream')
+    .requiredOption(...DIRECTORY)
+    .action(async (conninfo: string, { directory }: { directory: string }) => {
+      const { followCommand } = await import('./follow-command.ts');
+      await followCommand(directory, conninfo);
+    });
+  program
     .command('reload')
     .description('have a running node read its configuration files again')
     .requiredOption(...DIRECTORY)
