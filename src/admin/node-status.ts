@@ -30,7 +30,10 @@ export interface NodeStatus {
     slot: string | null;
     state: string;
     reason: string | null;
+    /** Where it is connected to, of all hosts that the conninfo names. */
     address: string | null;
+    /** The upstream's own timeline; WAL is received on that of the node, until it comes to this. */
+    timeline: number | null;
     walEnd: string | null;
     lagBytes: number | null;
     lastMessageSentAt: string | null;
@@ -166,6 +169,7 @@ export function nodeStatus(sources: StatusSources): NodeStatus {
       state: status.state,
       reason: status.reason ?? null,
       address: status.upstream ?? null,
+      timeline: status.upstreamTimeline ?? null,
       walEnd: status.upstreamWalEnd === undefined ? null : formatLsn(status.upstreamWalEnd),
       lagBytes: lagBytes(store.received, status.upstreamWalEnd),
       lastMessageSentAt: formatTimestampUs(status.upstreamSentAtUs),

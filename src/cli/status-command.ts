@@ -31,7 +31,7 @@ function describe(status: NodeStatus): string {
     ['node', `${pc.bold(status.name)} (PID ${status.pid}), ${status.state}`],
     ['listening on', status.listen.join(', ')],
     ['system', `${status.systemIdentifier}, PostgreSQL ${status.serverVersion}`],
-    ['upstream', describeUpstream(upstream)],
+    ['upstream', describeUpstream(status)],
     ...because(upstream),
     ['timeline', String(status.timeline)],
     ['received', `${positions.received}${describeLag(upstream.lagBytes, 'behind upstream')}`],
@@ -102,10 +102,11 @@ function formatTimes(count: number): string {
   return count === 1 ? 'once' : `${count} times`;
 }
 
-function describeUpstream(upstream: NodeStatus['upstream']): string {
-  const { isAttached, address, state, conninfo, slot } = upstream;
+function describeUpstream({ upstream, timeline: own }: NodeStatus): string {
+  const { timeline, isAttached, address, state, conninfo, slot } = upstream;
   const where = isAttached ? 'its own server, which leads' : (address ?? conninfo);
-  return `${where}, ${state}${slot === null ? '' : `, slot ${slot}`}`;
+  const ahead = timeline === null || timeline === own ? '' : ` on timeline ${timeline}`;
+  return `${where}${ahead}, ${state}${slot === null ? '' : `, slot ${slot}`}`;
 }
 
 function describeLag(bytes: number | null, what: string): string {

@@ -187,6 +187,10 @@ class Node {
       upstreamSettings: () => control.data.upstreamSettings,
       shownSettings: () =>
         shownSettings(this.#config, control.data, this.#receiver.status.upstreamPath),
+      upstreamPath: {
+        current: () => this.#receiver.status.upstreamPath,
+        changed: this.#receiver.pathChanged,
+      },
       attachedRedo: () => attachment?.redo,
       isInRecovery: () => !upstream.isLeading,
       connectUpstream: (signal) => upstream.connectSameCluster(signal),

@@ -14,6 +14,7 @@ import { encodeNegotiateProtocolVersion } from '../protocol/backend-messages.ts'
 import { Connection } from '../protocol/connection.ts';
 import type { MessageLimits } from '../protocol/message-reader.ts';
 import { FRONTEND } from '../protocol/message-type.ts';
+import { UPSTREAM_PATH } from '../protocol/node-parameters.ts';
 import { type SessionStartup, negotiation } from '../protocol/startup.ts';
 import type { Downstream } from '../sender/downstreams.ts';
 import type { SenderContext } from '../sender/sender-context.ts';
@@ -90,6 +91,7 @@ export class SenderSessions {
       context,
       cancelKey: key,
       clientEncoding: startup.parameters.get('client_encoding'),
+      isNode: startup.parameters.has(UPSTREAM_PATH),
       stopping: this.#stopping.signal,
       log,
     });

@@ -1,6 +1,7 @@
 /** What SHOW answers on a replication connection: settings of this node and of its upstream. */
 import { describeConninfo, parseConninfo } from '../config/conninfo.ts';
 import { type NodeConfig, PARAMETERS, showConfig } from '../config/parameters.ts';
+import { NODE_ID, UPSTREAM_PATH, formatUpstreamPath } from '../protocol/node-parameters.ts';
 import type { ShownSetting } from '../sender/sender-context.ts';
 import type { ControlData } from '../store/control-file.ts';
 
@@ -21,11 +22,11 @@ export function shownSettings(
   const mirrored = Object.entries(upstreamSettings)
     .filter(([name]) => !names.has(name))
     .map(([name, value]) => ({ name, value, description: 'As the upstream has it.' }));
-  const path = upstreamPath.join(',');
+  const path = formatUpstreamPath(upstreamPath);
   return [
     ...own,
     ...mirrored,
-    { name: 'walcade.node_id', value: nodeId, description: 'Identity of this node.' },
-    { name: 'walcade.upstream_path', value: path, description: 'The nodes above this one.' },
+    { name: NODE_ID, value: nodeId, description: 'Identity of this node.' },
+    { name: UPSTREAM_PATH, value: path, description: 'The nodes above this one.' },
   ];
 }

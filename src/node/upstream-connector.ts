@@ -13,6 +13,7 @@ import {
 import { defaultPasswordFile, readPasswordFile } from '../config/password-file.ts';
 import { ReplicationClient } from '../protocol/client.ts';
 import type { Network } from '../protocol/network.ts';
+import { NODE_ID, UPSTREAM_PATH } from '../protocol/node-parameters.ts';
 
 /** Unlike libpq: an upstream that does not answer must not hold up a node for ever. */
 const CONNECT_TIMEOUT_MS_DEFAULT = 30_000;
@@ -21,7 +22,7 @@ const CONNECT_TIMEOUT_MS_DEFAULT = 30_000;
  * What tells a node from PostgreSQL: a node answers SHOW of these with its own, PostgreSQL with
  * what the session has set, where it would otherwise log an ERROR for each connection.
  */
-export const NO_NODE = { 'walcade.node_id': '', 'walcade.upstream_path': '' };
+export const NO_NODE = { [NODE_ID]: '', [UPSTREAM_PATH]: '' };
 
 export interface UpstreamConnectorOptions {
   network: Network;

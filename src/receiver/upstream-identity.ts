@@ -3,6 +3,7 @@
  */
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { type ReplicationClient, singleValue } from '../protocol/client.ts';
+import { NODE_ID, UPSTREAM_PATH, parseUpstreamPath } from '../protocol/node-parameters.ts';
 import { type Lsn, type TimelineId, parseLsn, timelineId } from '../wal/lsn.ts';
 import { parseSegmentBytes } from '../wal/segment.ts';
 
@@ -86,10 +87,9 @@ export async function readUpstreamSettings(
  * does not know the setting or has it as the session set it: empty.
  */
 export async function readUpstreamPath(client: ReplicationClient): Promise<string[]> {
-  const nodeId = await showSetting(client, 'walcade.node_id');
+  const nodeId = await showSetting(client, NODE_ID);
   if (nodeId === undefined || nodeId === '') return [];
-  const path = await showSetting(client, 'walcade.upstream_path');
-  return [nodeId, ...(path ?? '').split(',').filter((id) => id !== '')];
+  return [nodeId, ...parseUpstreamPath((await showSetting(client, UPSTREAM_PATH)) ?? '')];
 }
 
 /** Throws 55000 unless the upstream is of the cluster with this identifier. */

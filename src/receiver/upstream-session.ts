@@ -11,6 +11,7 @@ import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { ReplicationClient, StreamStart } from '../protocol/client.ts';
 import { describeAddress } from '../protocol/network.ts';
+import { UPSTREAM_PATH, parseUpstreamPath } from '../protocol/node-parameters.ts';
 import { formatStartReplication } from '../protocol/replication-command.ts';
 import type { ControlFile } from '../store/control-file.ts';
 import type { HistoryFiles } from '../store/history-files.ts';
@@ -63,6 +64,8 @@ type TimelineEnded = StreamEnd & { kind: 'timeline-ended' };
 export interface SessionEvents {
   /** The nodes above, once they are known. */
   onPath(path: string[]): void;
+  /** The upstream's timeline, each time that it has been asked. */
+  onTimeline(timeline: TimelineId): void;
   onWaiting(reason: string): void;
   onStreaming(): void;
   /** The upstream has told a position; `isGood` when WAL came that is new and proven. */
@@ -76,6 +79,8 @@ export class UpstreamSession {
   readonly #store: WalStore;
   readonly #clock: Clock;
   readonly #log: Log;
+  /** The upstream's identity, if it is a node. */
+  #upstreamId: string | undefined;
 
   constructor(client: ReplicationClient, options: UpstreamSessionOptions, events: SessionEvents) {
     this.#client = client;
@@ -126,9 +131,22 @@ export class UpstreamSession {
 
   async #checkPath(): Promise<void> {
     const path = await readUpstreamPath(this.#client);
+    this.#upstreamId = path[0];
+    this.#takePath(path);
+  }
+
+  /** Of a loop too the path is told: those below must know of it, and the others of the loop. */
+  #takePath(path: string[]): void {
     const { nodeId } = this.#options.control.data;
+    const own = path.indexOf(nodeId);
+    this.#events.onPath(own < 0 ? path : path.slice(0, own + 1));
     checkUpstreamPath(path, { nodeId, address: describeAddress(this.#client.address) });
-    this.#events.onPath(path);
+  }
+
+  /** The nodes above an upstream may change while it streams. */
+  #takeParameter({ name, value }: { name: string; value: string }): void {
+    if (name !== UPSTREAM_PATH || this.#upstreamId === undefined) return;
+    this.#takePath([this.#upstreamId, ...parseUpstreamPath(value)]);
   }
 
   #fetchHistories({ timeline }: UpstreamIdentity): Promise<void> {
@@ -164,6 +182,7 @@ export class UpstreamSession {
     for (;;) {
       const identity = await this.#answered(() => identifySystem(this.#client));
       const { timeline, walEnd } = identity;
+      this.#events.onTimeline(timeline);
       const { received } = this.#store;
       if (timeline !== this.#store.timeline || walEnd >= received) return identity;
       const here = `behind this node at ${formatLsn(received)}`;
@@ -228,6 +247,7 @@ export class UpstreamSession {
       client: this.#client,
       overlap,
       feedback,
+      onParameter: (parameter) => this.#takeParameter(parameter),
       onUpstreamPosition: (walEnd, sentAtUs) => {
         // CopyBoth promises nothing, WAL may be gone, corrupt or another's.
         const { proven } = this.#store;

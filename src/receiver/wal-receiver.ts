@@ -8,9 +8,11 @@
  * logged once and followed by the next one; corrupt WAL is dropped and fetched again. It ends by
  * its signal, or by an invariant that does not hold.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { AssertionFailed } from '../base/assert.ts';
 import { retryDelayMs } from '../base/backoff.ts';
 import type { Clock } from '../base/clock.ts';
+import { Condition } from '../base/condition.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
@@ -18,7 +20,7 @@ import { UpstreamError } from '../protocol/error-response.ts';
 import { describeAddress } from '../protocol/network.ts';
 import type { WalStore } from '../store/wal-store.ts';
 import { WalCorruption } from '../wal/corruption.ts';
-import { INVALID_LSN, type Lsn, formatLsn, maxLsn } from '../wal/lsn.ts';
+import { INVALID_LSN, type Lsn, type TimelineId, formatLsn, maxLsn } from '../wal/lsn.ts';
 import {
   type SessionEvents,
   UpstreamSession,
@@ -33,6 +35,8 @@ export interface ReceiverStatus {
   /** Why it is not streaming, in one sentence. */
   reason?: string | undefined;
   upstream?: string | undefined;
+  /** The timeline that it was on when it was asked last. */
+  upstreamTimeline?: TimelineId | undefined;
   /** The last walEnd that the upstream told, and when it sent that (µs since 2000). */
   upstreamWalEnd?: Lsn | undefined;
   upstreamSentAtUs?: bigint | undefined;
@@ -53,6 +57,8 @@ export class WalReceiver {
   readonly #store: WalStore;
   readonly #clock: Clock;
   readonly #log: Log;
+  /** Notified when the nodes above this one have changed. */
+  readonly pathChanged = new Condition();
   #status: ReceiverStatus = { state: 'stopped', upstreamPath: [] };
   #failures = 0;
   #lastMessage: string | undefined;
@@ -101,9 +107,16 @@ export class WalReceiver {
     if (this.#restarting === undefined || this.#restarting.signal.aborted) return;
     this.#log.log(`WAL receiver restarts: ${reason}`);
     this.#status = { state: 'connecting', upstreamPath: this.#status.upstreamPath };
+    this.#setPath([]);
     this.#failures = 0;
     this.#lastMessage = undefined;
     this.#restarting.abort(new RestartRequested(reason));
+  }
+
+  #setPath(path: string[]): void {
+    if (isDeepStrictEqual(path, this.#status.upstreamPath)) return;
+    this.#status.upstreamPath = path;
+    this.pathChanged.notify();
   }
 
   /** One round: from connecting to the end of the session. */
@@ -127,7 +140,10 @@ export class WalReceiver {
 
   readonly #events: SessionEvents = {
     onPath: (path) => {
-      this.#status.upstreamPath = path;
+      this.#setPath(path);
+    },
+    onTimeline: (timeline) => {
+      this.#status.upstreamTimeline = timeline;
     },
     onWaiting: (reason) => {
       if (this.#status.reason !== reason) this.#log.log(`waiting: ${reason}`);

@@ -85,6 +85,7 @@ async function stream(
     applyChanged: new Condition(),
     feedback: () => ({ xmin: 0n, catalogXmin: 0n }),
     feedbackChanged: new Condition(),
+    onParameter: () => {},
     onUpstreamPosition: () => {},
   }).run(stop.signal);
   running.catch((error: Error) => failures.push(error.message));

@@ -12,7 +12,7 @@ import type { Clock } from '../base/clock.ts';
 import { Condition } from '../base/condition.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { endTogether } from '../base/task-group.ts';
-import { BACKEND, COPY_DONE } from '../protocol/backend-messages.ts';
+import { BACKEND, COPY_DONE, decodeParameterStatus } from '../protocol/backend-messages.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import { errorFromResponse } from '../protocol/error-response.ts';
 import type { Message } from '../protocol/message-reader.ts';
@@ -76,6 +76,8 @@ export interface WalStreamOptions {
   feedback: () => Feedback;
   /** Notified when `feedback` may give something else. */
   feedbackChanged: Condition;
+  /** Told of each setting that the upstream reports as changed; what it throws ends the stream. */
+  onParameter: (parameter: { name: string; value: string }) => void;
   /** Told of each message's walEnd and time of sending. */
   onUpstreamPosition: (walEnd: Lsn, sentAtUs: bigint) => void;
 }
@@ -157,6 +159,8 @@ export class UpstreamStream {
     if (type === BACKEND.COPY_DATA) {
       if (offset === 0) this.#takeReplicationMessage(body);
       else if (this.#insideWalData) this.#takeWal(body);
+    } else if (type === BACKEND.PARAMETER_STATUS) {
+      this.#options.onParameter(decodeParameterStatus(body));
     } else if (type === BACKEND.COMMAND_COMPLETE) {
       this.#end = { kind: 'upstream-shut-down' };
     } else if (type === BACKEND.ERROR_RESPONSE) {

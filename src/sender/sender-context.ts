@@ -2,6 +2,7 @@
  * What the sessions of one node share. The composition root makes it; it lives as long as the node.
  */
 import type { Clock } from '../base/clock.ts';
+import type { Condition } from '../base/condition.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import type { HistoryFiles } from '../store/history-files.ts';
 import type { ReplicationSlots } from '../store/replication-slots.ts';
@@ -37,6 +38,8 @@ export interface SenderContext {
   upstreamSettings: () => Readonly<Record<string, string>>;
   /** Every setting that SHOW answers, this node's own and the upstream's. */
   shownSettings: () => ShownSetting[];
+  /** The nodes above this one, the nearest first. */
+  upstreamPath: { current: () => readonly string[]; changed: Condition };
   /** Where recovery of the attached server begins; undefined for a relay. */
   attachedRedo: () => Lsn | undefined;
   /** Whether this node follows, as its sessions report it: `in_hot_standby`. */

@@ -45,6 +45,8 @@ export interface SessionOptions {
   /** The key with which the downstream may cancel its command. */
   cancelKey: Buffer;
   clientEncoding: string | undefined;
+  /** Whether the downstream is a node. */
+  isNode: boolean;
   /** Aborts when the node stops in peace. */
   stopping: AbortSignal;
   log: Log;
@@ -279,6 +281,7 @@ export class SenderSession {
       connection: this.#connection,
       downstream: this.#downstream,
       context: this.#context,
+      isNode: this.#options.isNode,
       stopping: this.#options.stopping,
       log: this.#log,
     }).run(command);

@@ -6,9 +6,14 @@ import { MemoryNode } from '../../test/harness/memory-node.ts';
 import { MemoryUpstream } from '../../test/harness/memory-upstream.ts';
 import { START, made } from '../../test/harness/wal-walks.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
-import { COPY_DONE, encodeCopyBothResponse } from '../protocol/backend-messages.ts';
+import {
+  COPY_DONE,
+  encodeCopyBothResponse,
+  encodeParameterStatus,
+} from '../protocol/backend-messages.ts';
 import { encodeErrorResponse } from '../protocol/error-response.ts';
 import { encodeQuery } from '../protocol/frontend-messages.ts';
+import { UPSTREAM_PATH } from '../protocol/node-parameters.ts';
 import { encodeKeepalive, encodeStatusUpdate } from '../protocol/replication-messages.ts';
 import { encodeStartup } from '../protocol/startup.ts';
 import { INVALID_LSN, type Lsn, advance, formatLsn } from '../wal/lsn.ts';
@@ -130,7 +135,35 @@ test('a node that stops asks again until all is confirmed, once a second', async
   await node.close();
 });
 
-async function session() {
+// A node streamed on and did not see that the one above it had come to follow another.
+test('a node is told which nodes are above, at first and when that changes; nobody else is', async () => {
+  for (const isNode of [true, false]) {
+    const { node, say, take } = await session(isNode ? { [UPSTREAM_PATH]: '' } : {});
+    const told = (path: string): string =>
+      isNode ? encodeParameterStatus(UPSTREAM_PATH, path).toString('latin1') : '';
+    const change = async (...path: string[]): Promise<void> => {
+      node.upstreamPath = path;
+      node.pathChanged.notify();
+      await settle();
+    };
+    node.upstreamPath = ['b'];
+    await say(encodeQuery(`START_REPLICATION ${formatLsn(END)}`));
+    assert.equal(take(), encodeCopyBothResponse().toString('latin1') + told('b'));
+    await change('b', 'c');
+    assert.equal(take(), told('b,c'));
+    await change('b', 'c');
+    assert.equal(take(), '');
+    await change();
+    assert.equal(take(), told(''));
+    await say(COPY_DONE);
+    take();
+    await change('d');
+    assert.equal(take(), '');
+    await node.close();
+  }
+});
+
+async function session(parameters: Record<string, string> = {}) {
   const node = await MemoryNode.open(WAL);
   const socket = node.connect();
   let heard = '';
@@ -151,7 +184,7 @@ async function session() {
     await say(encodeQuery(command));
     return take();
   };
-  await say(encodeStartup({ user: 'postgres', replication: 'true' }));
+  await say(encodeStartup({ user: 'postgres', replication: 'true', ...parameters }));
   take();
   return { node, socket, say, take, answer };
 }

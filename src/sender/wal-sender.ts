@@ -27,6 +27,7 @@ import { type DivergedDownstream, divergenceOf } from './diverged-downstreams.ts
 import type { Downstream } from './downstreams.ts';
 import type { SenderContext } from './sender-context.ts';
 import { passOlderWalOn } from './older-wal.ts';
+import { tellUpstreamPath } from './path-teller.ts';
 import { type CopyEnd, StatusListener } from './status-listener.ts';
 import { feedWal } from './wal-feed.ts';
 import { type WalSource, storeSource } from './wal-source.ts';
@@ -40,6 +41,8 @@ export interface WalSenderOptions {
   connection: Connection;
   downstream: Downstream;
   context: SenderContext;
+  /** The downstream is a node, which is told the nodes above it. */
+  isNode: boolean;
   /** Aborts when the node stops in peace: what is left is sent, then the session ends. */
   stopping: AbortSignal;
   log: Log;
@@ -65,17 +68,19 @@ export class WalSender {
   readonly #connection: Connection;
   readonly #downstream: Downstream;
   readonly #context: SenderContext;
+  readonly #isNode: boolean;
   readonly #stopping: AbortSignal;
   readonly #listener: StatusListener;
   readonly #acknowledged = new Condition();
   readonly #log: Log;
   #current: StreamPlan | undefined;
 
-  constructor({ connection, downstream, context, stopping, log }: WalSenderOptions) {
+  constructor({ connection, downstream, context, isNode, stopping, log }: WalSenderOptions) {
     this.#log = log;
     this.#connection = connection;
     this.#downstream = downstream;
     this.#context = context;
+    this.#isNode = isNode;
     this.#stopping = stopping;
     this.#listener = new StatusListener({
       connection,
@@ -169,6 +174,9 @@ export class WalSender {
     this.#downstream.state = 'catchup';
     this.#downstream.sent = plan.start;
     await this.#connection.send(encodeCopyBothResponse());
+    const stopTelling = this.#isNode
+      ? tellUpstreamPath(this.#connection, this.#context)
+      : (): void => {};
     let end: CopyEnd | 'stopped' | undefined;
     const listen = async (signal: AbortSignal): Promise<void> => {
       const left = await this.#listener.listen(signal);
@@ -181,6 +189,7 @@ export class WalSender {
     try {
       await endTogether(closed, [feed, listen]);
     } finally {
+      stopTelling();
       this.#listener.endKeepalives();
     }
     if (end === 'stopped') await this.#connection.send(encodeCommandComplete('COPY 0'));

@@ -4,6 +4,7 @@
  * attached server, if it is to have one, whatever the test says.
  */
 import type { Duplex } from 'node:stream';
+import { Condition } from '../../src/base/condition.ts';
 import { type LogEntry, createLog } from '../../src/base/log.ts';
 import { parseHba } from '../../src/config/hba.ts';
 import { FrontDoor, type FrontDoorSettings } from '../../src/node/front-door.ts';
@@ -26,6 +27,9 @@ export interface MemoryNodeOptions extends Partial<FrontDoorSettings> {
 
 export class MemoryNode {
   readonly clock = new ManualClock();
+  /** The nodes above it; who changes it notifies `pathChanged`. */
+  upstreamPath: readonly string[] = [];
+  readonly pathChanged = new Condition();
   readonly log: LogEntry[] = [];
   readonly context: SenderContext;
   readonly door: FrontDoor;
@@ -54,6 +58,7 @@ export class MemoryNode {
       shownSettings: () => [
         { name: 'wal_segment_size', value: '1MB', description: 'How large segments are.' },
       ],
+      upstreamPath: { current: () => this.upstreamPath, changed: this.pathChanged },
       attachedRedo: () => undefined,
       isInRecovery: () => true,
       connectUpstream: (signal) => this.connectUpstream(signal),
