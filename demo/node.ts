@@ -84,6 +84,11 @@ export class DemoNode extends SqlServer implements Member {
     });
   }
 
+  /** Makes the node's server a primary; resolves once it takes writes. */
+  async promote(): Promise<void> {
+    await this.#run(['walcade', 'promote', '-D', this.name]);
+  }
+
   async stop(): Promise<void> {
     await this.closeSql();
     await this.#run(['walcade', 'stop', '-D', this.name]);

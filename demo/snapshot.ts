@@ -11,6 +11,17 @@ export interface Sender {
   sent: string;
 }
 
+/** A server that all WAL comes from. */
+export interface Primary {
+  name: string;
+  port: number;
+  program: string;
+  /** What it has running besides its WAL senders. */
+  parts: PartView[];
+  position: string;
+  senders: Sender[];
+}
+
 export interface NodeSnapshot {
   port: number;
   status: NodeStatus;
@@ -18,35 +29,51 @@ export interface NodeSnapshot {
 }
 
 export interface Snapshot {
-  master: { port: number; version: string; position: string; senders: Sender[] };
+  primary: Primary;
   nodes: NodeSnapshot[];
 }
 
 /** The first moment at which all servers stream and have come to the same position. */
 export async function settledSnapshot(
-  master: DemoMaster,
+  primary: () => Promise<Primary>,
   nodes: readonly DemoNode[],
 ): Promise<Snapshot> {
   return waitFor('all servers to be at one position', async () => {
-    const snapshot = await takeSnapshot(master, nodes);
+    const snapshot = {
+      primary: await primary(),
+      nodes: await Promise.all(nodes.map(snapshotOfNode)),
+    };
     return isSettled(snapshot) ? snapshot : undefined;
   });
 }
 
-async function takeSnapshot(master: DemoMaster, nodes: readonly DemoNode[]): Promise<Snapshot> {
-  const facts = await master.sql(
-    `SELECT current_setting('server_version'), pg_current_wal_flush_lsn()`,
-  );
-  const [version = '', position = ''] = facts.split('|');
+export async function masterAsPrimary(master: DemoMaster): Promise<Primary> {
+  const [version = '', position = ''] = (await master.sql(FACTS)).split('|');
   const rows = await master.sql(
     'SELECT application_name, state, sent_lsn FROM pg_stat_replication',
   );
   const senders = rows === '' ? [] : rows.split('\n').map(senderOfRow);
+  const program = `PostgreSQL ${version}`;
+  return { name: 'master', port: master.port, program, parts: [], position, senders };
+}
+
+/** A node that was promoted. */
+export async function nodeAsPrimary(node: DemoNode): Promise<Primary> {
+  const [, position = ''] = (await node.sql(FACTS)).split('|');
+  const { status, senders } = await snapshotOfNode(node);
+  const { name, server } = status;
+  const primary = { what: 'primary', state: server?.state ?? '', position };
   return {
-    master: { port: master.port, version, position, senders },
-    nodes: await Promise.all(nodes.map(snapshotOfNode)),
+    name,
+    port: node.port,
+    program: programOf(status),
+    parts: [primary, receiverOf(status)],
+    position,
+    senders,
   };
 }
+
+const FACTS = `SELECT current_setting('server_version'), pg_current_wal_flush_lsn()`;
 
 function senderOfRow(row: string): Sender {
   const [downstream = '', state = '', sent = ''] = row.split('|');
@@ -65,11 +92,11 @@ async function snapshotOfNode(node: DemoNode): Promise<NodeSnapshot> {
   return { port: node.port, status, senders };
 }
 
-function isSettled({ master, nodes }: Snapshot): boolean {
-  const { position } = master;
+function isSettled({ primary, nodes }: Snapshot): boolean {
+  const { position } = primary;
   const isAtEnd = ({ state, sent }: Sender): boolean => state === 'streaming' && sent === position;
   return (
-    master.senders.every(isAtEnd) &&
+    primary.senders.every(isAtEnd) &&
     nodes.every(
       ({ status: { upstream, positions, server }, senders }) =>
         upstream.state === 'streaming' &&
@@ -81,24 +108,30 @@ function isSettled({ master, nodes }: Snapshot): boolean {
 }
 
 /** The servers below each other as the WAL flows, each with what its parts do. */
-export function viewOf({ master, nodes }: Snapshot): ServerView {
+export function viewOf({ primary, nodes }: Snapshot): ServerView {
   const below = (senders: readonly Sender[]): ServerView[] =>
     nodes
       .filter(({ status }) => senders.some(({ downstream }) => downstream === status.name))
       .map(({ port, status, senders: own }) => ({
         name: status.name,
         port,
-        program: `walcade, PostgreSQL ${status.server?.version ?? ''}`,
+        program: programOf(status),
         parts: [receiverOf(status), ...own.map(viewOfSender), standbyOf(status)],
         downstreams: below(own),
       }));
+  const { name, port, program, parts, senders } = primary;
   return {
-    name: 'master',
-    port: master.port,
-    program: `PostgreSQL ${master.version}`,
-    parts: master.senders.map(viewOfSender),
-    downstreams: below(master.senders),
+    name,
+    port,
+    program,
+    parts: [...parts, ...senders.map(viewOfSender)],
+    downstreams: below(senders),
   };
+}
+
+function programOf({ server, timeline }: NodeStatus): string {
+  const line = timeline === 1 ? '' : `, timeline ${timeline}`;
+  return `walcade, PostgreSQL ${server?.version ?? ''}${line}`;
 }
 
 function viewOfSender({ downstream, state, sent }: Sender): PartView {

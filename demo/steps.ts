@@ -1,7 +1,8 @@
 /**
  * The story of the demo: a master, a slave of it, and two slaves of that slave, as it was told when
- * PostgreSQL learnt cascading replication. Each step holds, or throws; the servers that were
- * started belong to the directory that the story is given.
+ * PostgreSQL learnt cascading replication; then what was missing there, a promotion of the slave.
+ * Each step holds, or throws; the servers that were started belong to the directory that the story
+ * is given.
  */
 import assert from 'node:assert/strict';
 import { pc } from '../src/cli/colors.ts';
@@ -10,7 +11,13 @@ import type { TestDirectory } from '../test/harness/test-directory.ts';
 import { DemoMaster } from './master.ts';
 import { DemoNode } from './node.ts';
 import { report, say, showCommand, showSql, step } from './screen.ts';
-import { type Sender, type Snapshot, settledSnapshot, viewOf } from './snapshot.ts';
+import {
+  type Sender,
+  masterAsPrimary,
+  nodeAsPrimary,
+  settledSnapshot,
+  viewOf,
+} from './snapshot.ts';
 import { drawTree } from './tree-view.ts';
 
 const SERVER_NAMES = ['master', 'slave', 'slave2', 'slave3'] as const;
@@ -47,8 +54,9 @@ export async function tellStory(tree: TestDirectory, options: StoryOptions): Pro
   const slave3 = nodeAt('slave3', 3);
   await makeSlave3(slave3, slave);
   const cascade = { master, slave, slave2, slave3 };
-  await sendRow(cascade, signal);
+  await sendRow({ from: master, to: [slave, slave2, slave3], value: 123 }, signal);
   await showTree(cascade);
+  await promote(cascade, signal);
   suggest(cascade);
 }
 
@@ -108,25 +116,26 @@ async function makeSlave3(slave3: DemoNode, slave: DemoNode): Promise<void> {
   await step(`slave3 streams, and answers SQL on port ${slave3.port}`, () => slave3.start());
 }
 
-/** Inserts on the master and asks all slaves, again and again, until each has the row. */
-async function sendRow(cascade: Cascade, signal: AbortSignal): Promise<void> {
-  const { master, slave, slave2, slave3 } = cascade;
+/** Inserts on one server and asks the others, again and again, until each has the row. */
+async function sendRow(
+  { from, to, value }: { from: DemoMaster | DemoNode; to: DemoNode[]; value: number },
+  signal: AbortSignal,
+): Promise<void> {
   chapter('A row travels.');
-  const slaves = [slave, slave2, slave3];
-  const select = 'select x from i';
+  const select = `select x from i where x = ${value}`;
   // The connections are there before the clock starts.
-  await Promise.all(slaves.map((each) => each.sql(select)));
-  const insert = 'insert into i (x) values (123)';
-  showSql('master', insert);
+  await Promise.all(to.map((each) => each.sql(select)));
+  const insert = `insert into i (x) values (${value})`;
+  showSql(from.name, insert);
   const startedMs = performance.now();
-  const arrivals = slaves.map(async (each) => {
-    await untilAnswered(each, { sql: select, expected: '123', signal });
+  const arrivals = to.map(async (each) => {
+    await untilAnswered(each, { sql: select, expected: String(value), signal });
     return { name: each.name, port: each.port, ms: performance.now() - startedMs };
   });
-  const inserted = step('master has it', () => master.sql(insert));
+  const inserted = step(`${from.name} has it`, () => from.sql(insert));
   const [, ...arrived] = await Promise.all([inserted, ...arrivals]);
   for (const { name, port, ms } of arrived) {
-    report(`${name}, on port ${port}: ${select} → 123`, `${ms.toFixed(1)} ms`);
+    report(`${name}, on port ${port}: ${select} → ${value}`, `${ms.toFixed(1)} ms`);
   }
 }
 
@@ -150,34 +159,59 @@ async function showTree({ master, slave, slave2, slave3 }: Cascade): Promise<voi
   showSql('master', 'select * from pg_stat_replication');
   showCommand(['walcade', 'status', '-D', 'slave', '--json']);
   const snapshot = await step('all stream, and are at the same position', () =>
-    settledSnapshot(master, [slave, slave2, slave3]),
+    settledSnapshot(() => masterAsPrimary(master), [slave, slave2, slave3]),
   );
   say(`\n${drawTree(viewOf(snapshot))}\n`);
-  checkClaims(snapshot);
+  const [first, second, third] = snapshot.nodes;
+  const { senders } = snapshot.primary;
+  claim('master has exactly one WAL sender: a row in pg_stat_replication', senders, 'slave');
+  claim('slave has a WAL receiver and exactly two WAL senders', first?.senders, ...BELOW);
+  claim('slave2 has a WAL receiver and no WAL sender', second?.senders);
+  claim('slave3 has a WAL receiver and no WAL sender', third?.senders);
 }
 
-/** As the story ends: the master sends once, the slave twice, and each slave receives. */
-function checkClaims({ master, nodes }: Snapshot): void {
-  const claim = (what: string, senders: readonly Sender[] = [], ...expected: string[]): void => {
-    const downstreams = senders.map(({ downstream }) => downstream);
-    assert.deepEqual(downstreams, expected, `${what}, but there are: ${downstreams.join(', ')}`);
-    report(what);
-  };
-  const [slave, slave2, slave3] = nodes;
-  claim('master has exactly one WAL sender: a row in pg_stat_replication', master.senders, 'slave');
-  claim('slave has a WAL receiver and exactly two WAL senders', slave?.senders, 'slave2', 'slave3');
-  claim('slave2 has a WAL receiver and no WAL sender', slave2?.senders);
-  claim('slave3 has a WAL receiver and no WAL sender', slave3?.senders);
+/** The slave becomes a primary, and keeps its slaves. */
+async function promote(cascade: Cascade, signal: AbortSignal): Promise<void> {
+  const { master, slave, slave2, slave3 } = cascade;
+  chapter('The slave is promoted. In 2011 its slaves were lost by that.');
+  const before = await sessionsOf(slave);
+  await step('slave takes writes', () => slave.promote());
+  await sendRow({ from: slave, to: [slave2, slave3], value: 456 }, signal);
+  chapter('Who sends WAL to whom now.');
+  const snapshot = await step('all stream timeline 2, and are at the same position', () =>
+    settledSnapshot(() => nodeAsPrimary(slave), [slave2, slave3]),
+  );
+  say(`\n${drawTree(viewOf(snapshot))}\n`);
+  assert.deepEqual(await sessionsOf(slave), before, 'somebody has connected anew');
+  report('nobody reconnected: slave serves both on the connections from before');
+  for (const { status } of snapshot.nodes) assert.equal(status.timeline, 2);
+  claim('master runs on, and has no WAL sender', (await masterAsPrimary(master)).senders);
 }
 
-function suggest({ master, slave, slave3 }: Cascade): void {
+/** The WAL sender sessions of a node, each with the process id that stands for it. */
+async function sessionsOf(node: DemoNode): Promise<string[]> {
+  const { downstreams } = await node.status();
+  return downstreams.map(({ applicationName, pid }) => `${applicationName} ${pid}`).sort();
+}
+
+const BELOW = ['slave2', 'slave3'];
+
+/** Says that a server sends to those and to nobody else. */
+function claim(what: string, senders: readonly Sender[] = [], ...expected: string[]): void {
+  const downstreams = senders.map(({ downstream }) => downstream);
+  assert.deepEqual(downstreams, expected, `${what}, but there are: ${downstreams.join(', ')}`);
+  report(what);
+}
+
+function suggest({ slave, slave3 }: Cascade): void {
   const psql = (port: number, sql: string): string =>
     `  psql -h localhost -p ${port} -U postgres -c '${sql}'`;
   chapter('Try, in another terminal:');
   say('');
-  say(psql(master.port, 'insert into i values (456)'));
+  say(psql(slave.port, 'insert into i values (789)'));
   say(psql(slave3.port, 'select * from i'));
   say(`  bin/walcade status -D ${slave.directory}`);
+  say(`  bin/walcade timelines -D ${slave.directory}`);
   say(`  bin/walcade wal verify ${slave.directory}`);
 }
 

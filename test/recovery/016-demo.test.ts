@@ -16,16 +16,22 @@ const run = promisify(execFile);
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
-test('the demo shows a row on all slaves, and who sends WAL to whom', async (t) => {
+test('the demo shows a row on all slaves, who sends to whom, and a promotion', async (t) => {
   const tree = await TestDirectory.create(t);
   const basePort = await reservePorts(tree);
   const demo = runDemo(tree, ['--once', '--base-port', String(basePort)]);
   assert.equal(await demo.ended, 0, demo.said());
   const said = demo.said();
   for (const [index, slave] of ['slave', 'slave2', 'slave3'].entries()) {
-    const answer = `✓ ${slave}, on port ${basePort + 1 + index}: select x from i → 123`;
-    assert.match(said, new RegExp(`^${answer} +\\d+\\.\\d ms$`, 'm'));
+    const select = (value: number): RegExp => {
+      const answer = `select x from i where x = ${value} → ${value}`;
+      const line = `✓ ${slave}, on port ${basePort + 1 + index}: ${answer}`;
+      return new RegExp(`^${line} +\\d+\\.\\d ms$`, 'm');
+    };
+    assert.match(said, select(123));
+    if (slave !== 'slave') assert.match(said, select(456));
   }
+  assert.match(said, /^✓ nobody reconnected/m);
 
   // The tree has every server below the one it receives from, all at one position.
   const position = /WAL sender to slave +streaming +([0-9A-F]+\/[0-9A-F]+)$/m.exec(said)?.[1];
