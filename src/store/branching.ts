@@ -96,7 +96,16 @@ function checkBranch(
 }
 
 /** Copies the part of the segment before the branch to the new timeline's name. */
-async function copyCommonPart({ history, at }: Branch, store: BranchingStore): Promise<void> {
+async function copyCommonPart(branch: Branch, store: BranchingStore): Promise<void> {
+  try {
+    await writeCommonPart(branch, store);
+  } finally {
+    // Also of a copy that broke off: no other segment is written before the name of this is durable.
+    await store.writer.sync();
+  }
+}
+
+async function writeCommonPart({ history, at }: Branch, store: BranchingStore): Promise<void> {
   const { segmentBytes } = store.control;
   const block = Buffer.allocUnsafe(BLOCK_BYTES);
   for (let from = segmentStart(at, segmentBytes); from < at; ) {
@@ -111,7 +120,6 @@ async function copyCommonPart({ history, at }: Branch, store: BranchingStore): P
     await store.writer.write(history.timeline, from, [part]);
     from = advance(from, part.length);
   }
-  await store.writer.sync();
 }
 
 /** From where a start after the branch walks: as before it, or from a segment's start. */

@@ -25,6 +25,7 @@ export class SegmentRemoval {
   readonly #options: SegmentRemovalOptions;
   #oldest: Lsn;
   #removed: Lsn;
+  #isPaused = false;
 
   /** A store whose oldest segment begins at `oldest`. */
   constructor(options: SegmentRemovalOptions, oldest: Lsn) {
@@ -41,7 +42,7 @@ export class SegmentRemoval {
   async removeBefore(position: Lsn): Promise<void> {
     const { disk, log, directory, segmentBytes, reader } = this.#options;
     const kept = segmentStart(position, segmentBytes);
-    if (kept <= this.#removed) return;
+    if (kept <= this.#removed || this.#isPaused) return;
     this.#oldest = maxLsn(this.#oldest, kept);
     log.debug(`removing WAL before ${formatLsn(kept)}`);
     for (const name of removableSegments(await this.#names(), kept, segmentBytes)) {
@@ -58,6 +59,16 @@ export class SegmentRemoval {
       }
     }
     this.#removed = kept;
+  }
+
+  /** Begins no removal until `action` has ended: it needs WAL that nobody has a claim on yet. */
+  async pausedFor(action: () => Promise<void>): Promise<void> {
+    this.#isPaused = true;
+    try {
+      await action();
+    } finally {
+      this.#isPaused = false;
+    }
   }
 
   async #names(): Promise<string[]> {

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { StoreUnderTest, WAL, newNodeDisk, readAll } from '../../test/harness/test-store.ts';
+import { systemError } from '../../test/harness/test-disk.ts';
 import { CLUSTER, MB, START, made } from '../../test/harness/wal-walks.ts';
 import { buildWalWithPositions } from '../../test/harness/wal-builder.ts';
 import { writeFileDurably } from '../base/disk.ts';
@@ -83,6 +84,75 @@ test('a store branches only where it has WAL, and is as it was', async () => {
   await assert.rejects(node.store.branch(branch, node.ended), { sqlstate: '58P01' });
   await node.appendDurably(ONE.wal);
   assert.ok((await readAll(node.store)).equals(ONE.wal));
+  await node.stop();
+});
+
+test('a branch that finds no room leaves the store where it was, and it goes on', async () => {
+  const node = await openStore();
+  await node.appendDurably(ONE.wal, endOf(3));
+  node.disk.onOperation = ({ kind, path }) => {
+    // The segment of timeline 2 is made of the spare one.
+    if (kind === 'write' && /xlogtemp|0{7}2/.test(path)) throw systemError('ENOSPC');
+  };
+  const branch = { history: historyOf(2, `1\t${formatLsn(endOf(3))}\n`), at: endOf(3) };
+  await assert.rejects(node.store.branch(branch, node.ended), {
+    sqlstate: '53100',
+    message: 'could not write WAL: No space left on device',
+  });
+  node.disk.onOperation = () => {};
+  await node.appendDurably(ONE.wal);
+  assert.ok((await readAll(node.store)).equals(ONE.wal));
+  const switched = await branchAt(node, 2, '1', endOf(3));
+  await node.appendDurably(switched);
+  assert.ok((await readAll(node.store)).equals(switched));
+  await node.stop();
+});
+
+test('no WAL is removed while a store branches: it may be what it goes on from', async () => {
+  const node = await openStore();
+  await node.appendDurably(ONE.wal);
+  await node.store.checkpoint();
+  let removal: Promise<void> | undefined;
+  node.disk.onOperation = ({ path }) => {
+    if (path.endsWith('000000020000000000000001')) {
+      removal ??= node.store.removeBefore(advance(START, MB));
+    }
+  };
+  const switched = await branchAt(node, 2, '1', endOf(1));
+  await removal;
+  assert.ok(removal !== undefined);
+  assert.equal(node.store.oldest, START);
+  await node.stop();
+  const next = await StoreUnderTest.open(node.disk);
+  assert.equal(next.store.received, endOf(1));
+  await next.appendDurably(switched);
+  assert.ok((await readAll(next.store)).equals(switched));
+  await next.stop();
+});
+
+test('a new store that begins before its timeline does serves what it has, and no more', async () => {
+  const disk = await newNodeDisk({ timeline: timelineId(2) });
+  const text = `1\t${formatLsn(endOf(3))}\n`;
+  await writeFileDurably(disk, `${WAL}/00000002.history`, Buffer.from(text));
+  const node = await StoreUnderTest.open(disk);
+  const { store } = node;
+  assert.equal(store.served.value, START);
+  await node.appendDurably(ONE.wal, advance(START, 100_000));
+  assert.equal(store.served.value, endOf(1));
+  await node.rewind();
+  assert.equal(store.received, endOf(1));
+  await node.appendDurably(ONE.wal, endOf(3));
+  assert.equal(store.served.value, endOf(3));
+  await node.stop();
+});
+
+test('a new store learns the ancestors of its timeline', async () => {
+  const node = await StoreUnderTest.open(await newNodeDisk({ timeline: timelineId(2) }));
+  const history = historyOf(2, `1\t${formatLsn(endOf(3))}\n`);
+  node.store.learnHistory(history);
+  assert.deepEqual(node.store.history, history);
+  await node.appendDurably(ONE.wal, endOf(3));
+  assert.ok((await readAll(node.store)).equals(ONE.wal.subarray(0, Number(endOf(3) - START))));
   await node.stop();
 });
 

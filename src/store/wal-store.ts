@@ -68,20 +68,20 @@ export class WalStore {
   #history: TimelineHistory;
   #served: Watermark<Lsn>;
   readonly #arrived = new Condition();
-  readonly #progress = new Condition();
+  /** Notified whenever `written`, `flushed` or `failure` has changed. */
+  readonly progress = new Condition();
   /** Notified when the store goes on with another timeline. */
   readonly branched = new Condition();
   #failure: WalcadeError | undefined;
   #needsRewind = false;
   readonly #disk: DiskGuard;
   readonly #walkStart = new WalkStart();
-  /** Of the timeline that WAL is received on. */
   readonly #read: ReadWal;
 
   private constructor(options: WalStoreOptions, parts: StoredWal) {
     const { walker, history, reader, writer, blocks, removal } = parts;
     this.#log = options.log;
-    this.#disk = new DiskGuard(options.clock, () => this.#progress.notify());
+    this.#disk = new DiskGuard(options.clock, () => this.progress.notify());
     this.#notes = new StoreNotes(options.control, this.#disk);
     this.#read = readStored(reader, () => this.#history);
     this.#writer = writer;
@@ -92,15 +92,14 @@ export class WalStore {
     this.#written = walker.received;
     this.#flushed = walker.received;
     this.#history = history;
-    this.#served = new Watermark(maxLsn(walker.proven, beginOf(history)));
+    this.#served = new Watermark(this.#settled);
   }
 
   /** Opens the store of a node that is not running; throws what openStored() throws. */
   static async open(options: WalStoreOptions): Promise<WalStore> {
     const { disk, clock, log, control } = options;
     const directory = `${options.directory}/${WAL_DIRECTORY}`;
-    const { segmentBytes } = control.data;
-    const wal = { disk, clock, log, directory, segmentBytes };
+    const wal = { disk, clock, log, directory, segmentBytes: control.data.segmentBytes };
     return new WalStore(options, await openStored(wal, control));
   }
 
@@ -152,11 +151,6 @@ export class WalStore {
   /** Where a start would begin to walk now. */
   get walkFrom(): Lsn {
     return this.#notes.data.walk.from;
-  }
-
-  /** Notified whenever `written`, `flushed` or `failure` has changed. */
-  get progress(): Condition {
-    return this.#progress;
   }
 
   /** Why writing stopped, if it has; `rewind` tries again. */
@@ -222,8 +216,7 @@ export class WalStore {
   async rewind(signal: AbortSignal): Promise<void> {
     await this.drained(signal);
     const hasFailed = this.#failure !== undefined;
-    const { proven } = this.#walker;
-    const target = hasFailed ? this.#written : maxLsn(proven, beginOf(this.#history));
+    const target = hasFailed ? this.#written : this.#settled;
     // After a failed write, whether there is room again is found out by writing the whole segment.
     const zeroEnd = hasFailed ? undefined : this.received;
     await this.#notes.goBack(target, ({ flushed }) => ({ flushed: minLsn(flushed, target) }));
@@ -234,8 +227,7 @@ export class WalStore {
     }
     await this.#sync(target);
     const walker = await walkTo(this.#read, this.#notes.data, target);
-    const head = await this.#blocks.readHead(this.timeline, target);
-    this.#goOn(walker, head);
+    this.#goOn(walker, await this.#blocks.readHead(this.timeline, target));
   }
 
   /**
@@ -246,19 +238,33 @@ export class WalStore {
   async branch(branch: Branch, signal: AbortSignal): Promise<void> {
     await this.drained(signal);
     if (this.#failure !== undefined) throw this.#failure;
-    const { history, at } = branch;
-    const { oldest, received } = this;
-    const doors = { writer: this.#writer, reader: this.#reader, disk: this.#disk };
-    const stored = { oldest, received, read: this.#read, control: this.#notes.data };
-    const made = await makeBranch(branch, { ...doors, ...stored });
-    const head = await this.#blocks.readHead(history.timeline, at);
-    // Until the control file says so the store is where it was: a rewind takes it up there.
-    this.#needsRewind = true;
-    await this.#notes.goBack(at, made.change);
-    this.#history = history;
-    this.#served = new Watermark(at);
-    this.#goOn(made.walker, head);
+    await this.#removal.pausedFor(async () => {
+      const { history, at } = branch;
+      const { oldest, received } = this;
+      const doors = { writer: this.#writer, reader: this.#reader, disk: this.#disk };
+      const stored = { oldest, received, read: this.#read, control: this.#notes.data };
+      const made = await makeBranch(branch, { ...doors, ...stored });
+      const head = await this.#blocks.readHead(history.timeline, at);
+      // Until the control file says so the store is where it was: a rewind takes it up there.
+      this.#needsRewind = true;
+      await this.#notes.goBack(at, made.change);
+      this.#history = history;
+      this.#served = new Watermark(at);
+      this.#goOn(made.walker, head);
+    });
     this.branched.notify();
+  }
+
+  /** Takes note of the timeline's ancestors, which a new store learns from its upstream. */
+  learnHistory(history: TimelineHistory): void {
+    assert(history.timeline === this.timeline, 'it is the history of the own timeline');
+    if (this.#history.entries.length === 0) this.#history = history;
+  }
+
+  /** What is proven, and all before the timeline begins: a new store may not have come so far. */
+  get #settled(): Lsn {
+    const begin = beginOf(this.#history);
+    return begin > this.received ? this.proven : maxLsn(this.proven, begin);
   }
 
   /** Takes the stream up where `walker` has come to; `head` is the WAL before it in its block. */
@@ -272,7 +278,7 @@ export class WalStore {
     this.#notes.wentBack();
     this.#failure = undefined;
     this.#needsRewind = false;
-    this.#progress.notify();
+    this.progress.notify();
     this.#arrived.notify();
   }
 
@@ -281,7 +287,7 @@ export class WalStore {
     for (;;) {
       if (this.#disk.lost !== undefined) throw this.#disk.lost;
       if (this.#failure !== undefined || this.#flushed >= this.received) return;
-      await this.#progress.wait(signal);
+      await this.progress.wait(signal);
     }
   }
 
@@ -317,9 +323,9 @@ export class WalStore {
       } catch (error) {
         this.#failure = diskRefusal(error, 'write');
       }
-      this.#progress.notify();
+      this.progress.notify();
       if (this.#written % BigInt(this.segmentBytes) !== 0n) continue;
-      while (this.#flushed < this.#written) await this.#progress.wait(signal);
+      while (this.#flushed < this.#written) await this.progress.wait(signal);
     }
   }
 
@@ -344,7 +350,7 @@ export class WalStore {
       signal.throwIfAborted();
       if (this.#disk.lost !== undefined) throw this.#disk.lost;
       if (this.#flushed === this.#written) {
-        await this.#progress.wait(signal);
+        await this.progress.wait(signal);
         continue;
       }
       try {
@@ -353,8 +359,8 @@ export class WalStore {
         if (error === this.#disk.lost) throw error;
         // The control file was refused: as with WAL, a rewind finds out when it is taken.
         this.#failure = diskRefusal(error, 'write');
-        this.#progress.notify();
-        await this.#progress.wait(signal);
+        this.progress.notify();
+        await this.progress.wait(signal);
       }
     }
   }
@@ -363,7 +369,7 @@ export class WalStore {
     await this.#sync(target);
     this.#flushed = target;
     this.#walkStart.flushed(this.#walker, target);
-    this.#progress.notify();
+    this.progress.notify();
   }
 
   /** Makes all that was written, up to `end`, durable. */
