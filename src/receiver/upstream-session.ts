@@ -123,6 +123,7 @@ export class UpstreamSession {
     checkTimelineReached(identity, this.#store.timeline);
     await this.#checkPath();
     await this.#fetchHistories(identity);
+    this.#store.learnHistory(await this.#options.histories.history(this.#store.timeline));
     const known = control.data.upstreamSettings;
     if (Object.entries(settings).some(([name, value]) => known[name] !== value)) {
       await control.update({ upstreamSettings: { ...known, ...settings } });
