@@ -186,7 +186,10 @@ class Node {
       }),
       upstreamSettings: () => control.data.upstreamSettings,
       shownSettings: () =>
-        shownSettings(this.#config, control.data, this.#receiver.status.upstreamPath),
+        shownSettings(this.#config, control.data, {
+          upstreamPath: this.#receiver.status.upstreamPath,
+          isInRecovery: !upstream.isLeading,
+        }),
       upstreamPath: {
         current: () => this.#receiver.status.upstreamPath,
         changed: this.#receiver.pathChanged,

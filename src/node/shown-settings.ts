@@ -9,7 +9,7 @@ import type { ControlData } from '../store/control-file.ts';
 export function shownSettings(
   config: NodeConfig,
   { nodeId, upstreamSettings }: Readonly<ControlData>,
-  upstreamPath: readonly string[],
+  { upstreamPath, isInRecovery }: { upstreamPath: readonly string[]; isInRecovery: boolean },
 ): ShownSetting[] {
   const primaryConninfo = describeConninfo(parseConninfo(config.primaryConninfo));
   const shown = { ...config, primaryConninfo };
@@ -26,7 +26,18 @@ export function shownSettings(
   return [
     ...own,
     ...mirrored,
+    ...sessionSettings(isInRecovery),
     { name: NODE_ID, value: nodeId, description: 'Identity of this node.' },
     { name: UPSTREAM_PATH, value: path, description: 'The nodes above this one.' },
+  ];
+}
+
+/** What clients look at for target_session_attrs; before PostgreSQL 14 they have to ask for it. */
+function sessionSettings(isInRecovery: boolean): ShownSetting[] {
+  const state = isInRecovery ? 'on' : 'off';
+  return [
+    { name: 'in_hot_standby', value: state, description: 'Whether it is a standby.' },
+    { name: 'transaction_read_only', value: state, description: 'As it would be for SQL.' },
+    { name: 'default_transaction_read_only', value: 'off', description: 'As for SQL.' },
   ];
 }

@@ -160,6 +160,54 @@ test('loops over two and three nodes are refused', async (t) => {
   });
 });
 
+// Its path had been asked for once, when it connected.
+test('a loop is seen that is closed above a node while it streams', async (t) => {
+  const { tree, primary } = await numberCluster(t);
+  const a = await relayOf(tree, primary.conninfo, 'a');
+  const b = await relayOf(tree, primary.conninfo, 'b');
+  const c = await relayOf(tree, b.conninfo, 'c');
+  assert.equal((await follow(b, a.conninfo)).code, 0);
+  await refused(a, c.conninfo, {
+    message: new RegExp(`^upstream 127\\.0\\.0\\.1:${c.port} receives its WAL from this node$`),
+    detail: new RegExp(`^It does so through one other node\\. ${CLOSES}$`),
+    hint: /^Follow the primary, or a node that is not below this one\.$/,
+  });
+});
+
+test('nodes that are pointed at each other at one moment see it, and are put right', async (t) => {
+  const { tree, primary } = await numberCluster(t);
+  const [a, b, c] = [
+    await relayOf(tree, primary.conninfo, 'a'),
+    await relayOf(tree, primary.conninfo, 'b'),
+    await relayOf(tree, primary.conninfo, 'c'),
+  ];
+  const below = await standbyOf(tree, primary, 'below', c.conninfo);
+  const receiver = await below.walReceiverPid();
+  const LOOP = /receives its WAL from this node/;
+  for (const [node, upstream] of [
+    [a, b],
+    [b, c],
+    [c, a],
+  ] as const) {
+    node.expectLog(LOOP);
+    await node.configure({ primary_conninfo: upstream.conninfo });
+  }
+  for (const node of [a, b, c]) node.reload();
+  for (const node of [a, b, c]) {
+    await waitFor(`${node.name} to see the loop`, async () =>
+      LOOP.test((await node.status()).upstream.reason ?? ''),
+    );
+  }
+
+  // One of them goes back to the primary, and the others find that all is well.
+  const { code, stderr } = await follow(b, primary.conninfo);
+  assert.equal(code, 0, stderr);
+  await primary.sql('INSERT INTO number VALUES (7)');
+  await below.waitForSql('SELECT value FROM number', '7');
+  assert.equal(await below.walReceiverPid(), receiver);
+  for (const node of [a, b, c]) assert.equal((await node.status()).upstream.state, 'streaming');
+});
+
 test('a conninfo of several hosts finds the promoted one', async (t) => {
   const { tree, primary } = await numberCluster(t);
   const sibling = await standbyOf(tree, primary, 'sibling');
@@ -191,6 +239,47 @@ test('a conninfo of several hosts finds the promoted one', async (t) => {
   assert.equal(await below.walReceiverPid(), receiver);
 });
 
+test('among nodes too a conninfo of several hosts finds the promoted one', async (t) => {
+  const { tree, primary } = await numberCluster(t);
+  const [a, b] = [
+    await nodeOf(tree, primary.conninfo, 'a'),
+    await nodeOf(tree, primary.conninfo, 'b'),
+  ];
+  const servers = several(primary, a, b);
+  const relay = await relayOf(tree, `${servers} target_session_attrs=read-write`, 'relay');
+  const attributes = 'target_session_attrs=read-write';
+  const standby = await standbyOf(tree, primary, 'standby', `${servers} ${attributes}`);
+  for (const member of [a, b, standby]) await member.waitForCatchup(primary);
+  await primary.kill9();
+  for (const node of [a, b]) node.expectLog(/FATAL|ERROR/);
+  const { code, stderr } = await b.cli(['promote', '-D', b.directory, '--force']);
+  assert.equal(code, 0, stderr);
+  await b.sql('INSERT INTO number VALUES (3)');
+  // A standby of PostgreSQL, whose libpq asks the nodes, and the relay.
+  await standby.waitForSql('SELECT value FROM number', '3');
+  await relay.waitForWal(await b.currentLsn());
+  assert.equal((await relay.status()).upstream.address, `127.0.0.1:${b.port}`);
+  for (const [wanted, upstream] of [
+    ['standby', a],
+    ['primary', b],
+    ['prefer-standby', a],
+  ] as const) {
+    await follow(a, b.conninfo);
+    const conninfo = `${several(a, b)} target_session_attrs=${wanted}`;
+    const outcome = await follow(relay, conninfo);
+    assert.equal(outcome.code, 0, outcome.stderr);
+    const { address } = (await relay.status()).upstream;
+    assert.equal(address, `127.0.0.1:${upstream.port}`, wanted);
+  }
+
+  // A node whose server leads follows nobody.
+  await refused(b, a.conninfo, {
+    message: /^cannot follow another upstream: the attached PostgreSQL server is a primary$/,
+    detail: /^It writes WAL of its own, which this node receives\.$/,
+    hint: /^Run "walcade rejoin" to make it a standby of another server\.$/,
+  });
+});
+
 test('a promoted sibling is followed, and so is a server that forked off before', async (t) => {
   const { tree, primary } = await numberCluster(t);
   const [first, second] = [
@@ -198,12 +287,7 @@ test('a promoted sibling is followed, and so is a server that forked off before'
     await standbyOf(tree, primary, 'second'),
   ];
   const relay = await relayOf(tree, primary.conninfo, 'relay');
-  const node = await WalcadeNode.init(tree, {
-    name: 'node',
-    upstream: primary.conninfo,
-    withPostgres: true,
-  });
-  await node.start();
+  const node = await nodeOf(tree, primary.conninfo, 'node');
   await relay.waitForWal(await primary.currentLsn());
   await node.waitForCatchup(primary);
   await first.waitForCatchup(primary);
@@ -301,6 +385,13 @@ async function relayOf(tree: TestDirectory, upstream: string, name: string): Pro
     return state === 'streaming';
   });
   return relay;
+}
+
+async function nodeOf(tree: TestDirectory, upstream: string, name: string): Promise<WalcadeNode> {
+  const settings = { wal_retrieve_retry_interval: '200ms' };
+  const node = await WalcadeNode.init(tree, { name, upstream, withPostgres: true, settings });
+  await node.start();
+  return node;
 }
 
 function follow(node: WalcadeNode, conninfo: string): Promise<CommandOutcome> {
