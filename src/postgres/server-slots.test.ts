@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { systemDisk } from '../base/disk.ts';
-import { removeServerSlots } from './server-slots.ts';
+import { hasServerSlot, removeServerSlots } from './server-slots.ts';
 import { serverUser } from './server-user.ts';
 
 test('all slots go, and what a link among them leads to stays', async (t) => {
@@ -53,6 +53,13 @@ test("root removes them as PostgreSQL's user, and so nothing that is not his", a
     detail: /foreign/,
   });
   assert.deepEqual(await readdir(foreign), ['state']);
+});
+
+test('a slot is there if its directory is', async (t) => {
+  const { data, slots } = await directories(t);
+  await makeSlot(slots, 'one');
+  assert.equal(await hasServerSlot(data, 'one'), true);
+  assert.equal(await hasServerSlot(data, 'two'), false);
 });
 
 /** A data directory with one for slots, and a directory elsewhere with a file in it. */
