@@ -18,7 +18,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   receiver: ['base', 'wal', 'protocol', 'store'],
   sender: ['base', 'wal', 'protocol', 'store'],
   postgres: ['base', 'wal', 'protocol'],
-  archive: ['base', 'wal', 'protocol', 'store'],
+  archive: ['base', 'wal', 'store'],
   backup: ['base', 'wal', 'protocol', 'store'],
   admin: ['base', 'wal', 'protocol', 'store', 'receiver', 'sender'],
   node: [

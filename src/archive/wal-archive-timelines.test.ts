@@ -8,8 +8,6 @@ import type { RecordToBuild } from '../../test/harness/wal-builder.ts';
 import { isSegmentName } from '../wal/segment.ts';
 import { type Lsn, advance, distance, formatLsn } from '../wal/lsn.ts';
 
-const NEVER = new AbortController().signal;
-
 /** Timeline 1 goes on; timeline 2 forks off after its second record. */
 const COMMON: RecordToBuild[] = [{ bodyBytes: 1_200_000 }, { bodyBytes: 300_000 }];
 const ONE = made([...COMMON, { bodyBytes: 90_000 }, { bodyBytes: 1_000_000 }]);
@@ -19,7 +17,7 @@ const HISTORY = `1\t${formatLsn(FORK)}\tno recovery target specified\n`;
 const SWITCH_SEGMENT = '000000020000000000000002';
 
 test('a new timeline is found, followed and kept, with the segment it began in', async (t) => {
-  const { archive, source, node, histories, log } = await withArchive(t);
+  const { archive, restore, node, histories, log } = await withArchive(t);
   archive.putWal(1, ONE.wal.subarray(0, MB));
   archive.putHistory(2, HISTORY);
   archive.putWal(2, TWO.wal, FORK);
@@ -27,7 +25,7 @@ test('a new timeline is found, followed and kept, with the segment it began in',
   node.store.branched.listen(() => {
     branched += 1;
   });
-  await source.restore(NEVER);
+  await restore();
   assert.equal(branched, 1);
   assert.equal(node.store.timeline, 2);
   assert.equal(node.store.received, advance(START, TWO.wal.length));
@@ -67,39 +65,39 @@ test('a new timeline is found, followed and kept, with the segment it began in',
 });
 
 test('of a timeline that has ended no more is taken, and the next waits for its WAL', async (t) => {
-  const { archive, source, node, histories } = await withArchive(t);
+  const { archive, restore, node, histories } = await withArchive(t);
   archive.putWal(1, ONE.wal);
   archive.putHistory(2, HISTORY);
-  const { end } = await source.restore(NEVER);
+  const { end } = await restore();
   assert.equal(end.reason, `the archive has no ${SWITCH_SEGMENT}`);
   assert.equal(node.store.timeline, 1);
   assert.equal(node.store.received, FORK);
   await assertKept(histories, archive, [2]);
 
   archive.putWal(2, TWO.wal, FORK);
-  await source.restore(NEVER);
+  await restore();
   assert.equal(node.store.timeline, 2);
   assert.ok((await readAll(node.store)).equals(TWO.wal));
 });
 
 test('WAL that is corrupt where a timeline begins leads nobody there', async (t) => {
-  const { archive, source, node, log } = await withArchive(t);
+  const { archive, restore, node, log } = await withArchive(t);
   archive.putWal(1, ONE.wal);
   archive.putHistory(2, HISTORY);
   const corrupt = Buffer.from(TWO.wal);
   corrupt.writeUInt8(1, distance(START, FORK) + 30);
   archive.putWal(2, corrupt, FORK);
-  await source.restore(NEVER);
+  await restore();
   assert.equal(node.store.timeline, 1);
   assert.equal(node.store.received, FORK);
   assert.equal(log.at(-1)?.level, 'warning');
   archive.putWal(2, TWO.wal, FORK);
-  await source.restore(NEVER);
+  await restore();
   assert.ok((await readAll(node.store)).equals(TWO.wal));
 });
 
 test('several switches in one segment are followed one after the other', async (t) => {
-  const { archive, source, node } = await withArchive(t);
+  const { archive, restore, node } = await withArchive(t);
   const records: RecordToBuild[] = [1, 1, 2, 2, 3, 3].map((timeline) => ({
     bodyBytes: 5_000,
     timeline,
@@ -109,7 +107,7 @@ test('several switches in one segment are followed one after the other', async (
   archive.putHistory(2, `1\t${formatLsn(first)}\tfirst\n`);
   archive.putHistory(3, `1\t${formatLsn(first)}\tfirst\n\n2\t${formatLsn(second)}\tsecond\n`);
   archive.putWal(3, three.wal);
-  await source.restore(NEVER);
+  await restore();
   assert.equal(node.store.timeline, 3);
   assert.deepEqual(
     node.store.history.entries.map(({ switchPoint }) => switchPoint),
@@ -119,20 +117,20 @@ test('several switches in one segment are followed one after the other', async (
 });
 
 test('an unfinished record that the new timeline goes without is dropped', async (t) => {
-  const { archive, source, node } = await withArchive(t);
+  const { archive, restore, node } = await withArchive(t);
   await node.appendDurably(ONE.wal, advance(endOf(ONE, 2), 500_000));
   const [fork, history] = [endOf(ONE, 2), `1\t${formatLsn(endOf(ONE, 2))}\tfailover\n`];
   assert.ok(node.store.received > fork && node.store.proven === fork);
   const two = made([...COMMON, { bodyBytes: 90_000 }, { bodyBytes: 500, timeline: 2 }]);
   archive.putHistory(2, history);
   archive.putWal(2, two.wal, fork);
-  await source.restore(NEVER);
+  await restore();
   assert.equal(node.store.timeline, 2);
   assert.ok((await readAll(node.store)).equals(two.wal));
 });
 
 test('so is one whose first part stays, as the switch was at a page boundary', async (t) => {
-  const { archive, source, node } = await withArchive(t);
+  const { archive, restore, node } = await withArchive(t);
   const two = made([
     { bodyBytes: 40 },
     { bodyBytes: 20_000, aborted: true },
@@ -145,20 +143,20 @@ test('so is one whose first part stays, as the switch was at a page boundary', a
   await node.appendDurably(one.wal, advance(fork, 3_000));
   archive.putHistory(2, `1\t${formatLsn(fork)}\tfailover\n`);
   archive.putWal(2, two.wal);
-  await source.restore(NEVER);
+  await restore();
   assert.equal(node.store.timeline, 2);
   assert.ok((await readAll(node.store)).equals(two.wal));
 });
 
 test('a timeline may begin with a segment', async (t) => {
-  const { archive, source, node } = await withArchive(t);
+  const { archive, restore, node } = await withArchive(t);
   const common = [{ bodyBytes: 40 }, { switchSegment: true }];
   const two = made([...common, { bodyBytes: 500, timeline: 2 }]);
   const fork = advance(START, MB);
   archive.putWal(1, made([...common, { bodyBytes: 700 }]).wal);
   archive.putHistory(2, `1\t${formatLsn(fork)}\tfailover\n`);
   archive.putWal(2, two.wal, fork);
-  await source.restore(NEVER);
+  await restore();
   assert.equal(node.store.timeline, 2);
   assert.ok((await readAll(node.store)).equals(two.wal));
 });
@@ -183,13 +181,13 @@ const NOT_FOLLOWED: [why: string, history: string, message: string, detail: stri
 
 for (const [why, history, message, detail] of NOT_FOLLOWED) {
   test(`a timeline that ${why} is not followed, nor kept, and told of once`, async (t) => {
-    const { archive, source, node, histories, log } = await withArchive(t);
+    const { archive, restore, node, histories, log } = await withArchive(t);
     await node.appendDurably(ONE.wal, endOf(ONE, 2));
     archive.putHistory(2, history);
     archive.putWal(2, TWO.wal, FORK);
     archive.putWal(1, ONE.wal);
-    await source.restore(NEVER);
-    await source.restore(NEVER);
+    await restore();
+    await restore();
     const warnings = log.filter(({ level }) => level !== 'log');
     assert.deepEqual(
       warnings.map((entry) => [entry.level, entry.message, entry.detail]),
@@ -202,14 +200,14 @@ for (const [why, history, message, detail] of NOT_FOLLOWED) {
 }
 
 test('when the newest timeline is no child, the newest child is followed', async (t) => {
-  const { archive, source, node, histories } = await withArchive(t);
+  const { archive, restore, node, histories } = await withArchive(t);
   await node.appendDurably(ONE.wal, endOf(ONE, 0));
   archive.putHistory(2, `1\t${formatLsn(advance(START, 8192))}\ta restored backup\n`);
   archive.putHistory(3, HISTORY);
   archive.putHistory(4, `1\t${formatLsn(advance(START, 8192))}\tanother\n`);
   const three = made([...COMMON, { bodyBytes: 500, timeline: 3 }]);
   archive.putWal(3, three.wal, FORK);
-  await source.restore(NEVER);
+  await restore();
   assert.equal(node.store.timeline, 3);
   assert.ok((await readAll(node.store)).equals(three.wal));
   // A standby below asks for all up to its own; what comes after is nobody's yet.
@@ -217,11 +215,11 @@ test('when the newest timeline is no child, the newest child is followed', async
 });
 
 test('a history file that is none is refused', async (t) => {
-  const { archive, source } = await withArchive(t);
+  const { archive, restore } = await withArchive(t);
   archive.putHistory(2, 'no history\n');
-  await assert.rejects(source.restore(NEVER), { sqlstate: 'XX001' });
+  await assert.rejects(restore(), { sqlstate: 'XX001' });
   archive.putHistory(2, `#${'x'.repeat(1_100_000)}`);
-  await assert.rejects(source.restore(NEVER), {
+  await assert.rejects(restore(), {
     message: 'archive file "00000002.history" has more than 1048576 bytes',
   });
 });

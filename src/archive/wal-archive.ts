@@ -27,8 +27,6 @@ export interface WalArchiveOptions {
   store: WalStore;
   histories: HistoryFiles;
   systemIdentifier: bigint;
-  /** Told which segment is being asked for. */
-  onSegment: (name: string) => void;
   log: Log;
 }
 
@@ -36,6 +34,12 @@ export interface ArchiveRound {
   broughtWal: boolean;
   /** Why there is no more of it, in one sentence, and what is known besides. */
   end: { reason: string; detail: string };
+}
+
+interface Round {
+  history: TimelineHistory;
+  onSegment: (name: string) => void;
+  signal: AbortSignal;
 }
 
 type Use<T> = (segment: ArchivedSegment, name: string) => Promise<T>;
@@ -54,41 +58,51 @@ export class WalArchive {
   }
 
   /**
-   * Takes all that the archive has. The store must be drained and need no rewind, and is so
-   * afterwards. Throws what a file or the command is refused with: what came before it stays.
+   * Takes all that the archive has; `onSegment` is told which segment is asked for. The store must
+   * be drained and need no rewind, and is so afterwards. Throws what a file or the command is
+   * refused with: what came before it stays.
    */
-  async restore(signal: AbortSignal): Promise<ArchiveRound> {
+  async restore(onSegment: (name: string) => void, signal: AbortSignal): Promise<ArchiveRound> {
     const { timeline, received } = this.#store;
     const history = await this.#newerTimelines.newest(this.#store, signal);
-    const end = await this.#restoreSegments(history, signal);
+    const end = await this.#restoreSegments({ history, onSegment, signal });
     await this.#store.drained(signal);
     const broughtWal = this.#store.timeline !== timeline || this.#store.received > received;
     return { broughtWal, end };
   }
 
-  async #restoreSegments(
-    history: TimelineHistory,
-    signal: AbortSignal,
-  ): Promise<ArchiveRound['end']> {
+  async #restoreSegments(round: Round): Promise<ArchiveRound['end']> {
     const { received, proven, segmentBytes } = this.#store;
     // A record that goes on in the next segment is walked from its beginning, if that has come.
     if (segmentStart(received, segmentBytes) > proven) {
-      const next = await this.#segmentAt(received, history, async () => {}, signal);
+      const next = await this.#segmentAt(received, round, async () => {});
       if (next.kind === 'missing') return next.end;
     }
+    const first = await this.#takeOrRewind(round);
+    if (!(first instanceof WalCorruption)) return first;
+    // Proven in the archive and wrong here: the unfinished record here was another one.
+    const second = received > proven ? await this.#takeOrRewind(round) : first;
+    if (!(second instanceof WalCorruption)) return second;
+    throw new WalcadeError(
+      second.sqlstate,
+      `WAL of the archive does not follow this node's: ${second.message}`,
+      { detail: 'Nothing was overwritten.', cause: second },
+    );
+  }
+
+  /** What is wrong with the WAL, if it does not follow what is stored: none of it is kept then. */
+  async #takeOrRewind(round: Round): Promise<ArchiveRound['end'] | WalCorruption> {
     try {
-      return await this.#takeSegments(history, signal);
+      return await this.#takeSegments(round);
     } catch (error) {
       if (!(error instanceof WalCorruption)) throw error;
-      // Proven in the archive, and wrong here: after a record that was not finished, and is another.
-      await this.#store.rewind(signal);
-      if (received === proven) throw error;
-      return await this.#takeSegments(history, signal);
+      await this.#store.rewind(round.signal);
+      return error;
     }
   }
 
   /** Takes segment after segment, until one is missing or is no WAL any more. */
-  async #takeSegments(history: TimelineHistory, signal: AbortSignal): Promise<ArchiveRound['end']> {
+  async #takeSegments(round: Round): Promise<ArchiveRound['end']> {
     const { proven, segmentBytes } = this.#store;
     const walker = new WalWalker({
       segmentBytes,
@@ -99,11 +113,11 @@ export class WalArchive {
     for (;;) {
       const take: Use<ArchiveRound['end'] | undefined> = async (segment, name) => {
         await segment.checkSame(this.#store);
-        const { end, wrong } = await segment.walk(walker, history);
-        await this.#take(segment, { name, end, history }, signal);
+        const { end, wrong } = await segment.walk(walker, round.history);
+        await this.#take(segment, { name, end }, round);
         return wrong && this.#endAt(end, { segment, name, wrong });
       };
-      const outcome = await this.#segmentAt(walker.received, history, take, signal);
+      const outcome = await this.#segmentAt(walker.received, round, take);
       if (outcome.kind === 'missing') return outcome.end;
       if (outcome.result !== undefined) return outcome.result;
     }
@@ -112,11 +126,9 @@ export class WalArchive {
   /** Gives what `use` makes of the segment of `position`, as the newest timeline that has it. */
   async #segmentAt<T>(
     position: Lsn,
-    history: TimelineHistory,
+    { history, onSegment, signal }: Round,
     use: Use<T>,
-    signal: AbortSignal,
   ): Promise<{ kind: 'taken'; result: T } | { kind: 'missing'; end: ArchiveRound['end'] }> {
-    const { archive, onSegment } = this.#options;
     const { segmentBytes, walkFrom } = this.#store;
     const named = namesOfSegment(history, position, segmentBytes);
     const details: string[] = [];
@@ -131,7 +143,7 @@ export class WalArchive {
       } as const;
       const useFile = (file: DiskFile): Promise<T> =>
         use(new ArchivedSegment(file, each, { position, segmentBytes }), name);
-      const outcome = await archive.restore(wanted, useFile, signal);
+      const outcome = await this.#options.archive.restore(wanted, useFile, signal);
       if (outcome.kind === 'restored') return { kind: 'taken', result: outcome.result };
       details.push(outcome.why);
     }
@@ -143,8 +155,8 @@ export class WalArchive {
   /** Takes a segment up to `end`, on each timeline as far as that goes. */
   async #take(
     segment: ArchivedSegment,
-    { name, end, history }: { name: string; end: Lsn; history: TimelineHistory },
-    signal: AbortSignal,
+    { name, end }: { name: string; end: Lsn },
+    { history, signal }: Round,
   ): Promise<void> {
     const { log } = this.#options;
     const store = this.#store;

@@ -104,7 +104,7 @@ function formatTimes(count: number): string {
 
 function describeUpstream({ upstream, timeline: own }: NodeStatus): string {
   const { timeline, isAttached, address, state, conninfo, slot } = upstream;
-  const where = isAttached ? 'its own server, which leads' : (address ?? conninfo);
+  const where = isAttached ? 'its own server, which leads' : (address ?? (conninfo || 'none'));
   const ahead = timeline === null || timeline === own ? '' : ` on timeline ${timeline}`;
   return `${where}${ahead}, ${state}${slot === null ? '' : `, slot ${slot}`}`;
 }

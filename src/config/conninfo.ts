@@ -170,8 +170,10 @@ function allows({ negated, methods }: RequireAuth, method: string): boolean {
   return methods.includes(method) !== negated;
 }
 
-/** The connection string for logs and status views: as given, without its secrets. */
-export function describeConninfo({ pairs }: Conninfo): string {
+/** A connection string for logs and status views: as given, without its secrets. */
+export function describeConninfo(text: string): string {
+  if (text === '') return text;
+  const { pairs } = parseConninfo(text);
   const shown = Object.entries(pairs).filter(([keyword]) => !SECRET_KEYWORDS.has(keyword));
   return formatConninfo(Object.fromEntries(shown));
 }

@@ -15,7 +15,7 @@ const REFUSALS: readonly string[] = [
 ];
 
 /** What initdb calls its superuser where nothing else is said, and what packages call theirs. */
-const USUAL_SUPERUSER = 'postgres';
+export const USUAL_SUPERUSER = 'postgres';
 
 export class AttachedRoles {
   readonly #connectAs: (role: string, signal: AbortSignal) => Promise<ReplicationClient>;

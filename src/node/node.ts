@@ -17,12 +17,14 @@ import {
   serveControl,
 } from '../admin/control-socket.ts';
 import type { FollowOutcome } from '../admin/follow-outcome.ts';
+import { RestoreCommand } from '../archive/restore-command.ts';
+import { WalArchive } from '../archive/wal-archive.ts';
 import type { Clock } from '../base/clock.ts';
 import { type Disk, diskReadableBy } from '../base/disk.ts';
 import type { Log } from '../base/log.ts';
 import { Serial } from '../base/serial.ts';
 import { endTogether } from '../base/task-group.ts';
-import { describeConninfo, parseConninfo } from '../config/conninfo.ts';
+import { describeConninfo } from '../config/conninfo.ts';
 import type { NodeConfig } from '../config/parameters.ts';
 import type { Listener, Network } from '../protocol/network.ts';
 import { WalReceiver } from '../receiver/wal-receiver.ts';
@@ -137,8 +139,23 @@ class Node {
     });
     this.#upstream = upstream;
     this.#startedMs = clock.nowMs();
+    const archive = new WalArchive({
+      archive: new RestoreCommand({
+        disk: options.disk,
+        clock,
+        directory: options.directory,
+        command: () => this.#config.restoreCommand,
+      }),
+      store,
+      histories,
+      systemIdentifier: control.data.systemIdentifier,
+      log: log.child('WAL receiver'),
+    });
     this.#receiver = new WalReceiver({
+      hasUpstream: () => upstream.isAny,
       connect: (signal) => upstream.connect(signal),
+      hasArchive: () => upstream.hasArchive,
+      openArchive: async (signal) => ((await upstream.mayRestore(signal)) ? archive : undefined),
       store,
       control,
       histories,
@@ -196,6 +213,7 @@ class Node {
       },
       attachedRedo: () => attachment?.redo,
       isInRecovery: () => !upstream.isLeading,
+      hasUpstream: () => upstream.isAny,
       connectUpstream: (signal) => upstream.connectSameCluster(signal),
       connectForBackup: (signal) => upstream.connectForBackup(signal),
       clock,
@@ -412,7 +430,7 @@ class Node {
   #status(listen: string[]) {
     return nodeStatus({
       name: this.#config.clusterName,
-      conninfo: describeConninfo(parseConninfo(this.#config.primaryConninfo)),
+      conninfo: describeConninfo(this.#config.primaryConninfo),
       isLeading: this.#upstream.isLeading,
       slot: this.#upstream.slotName,
       listen,

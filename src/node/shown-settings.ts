@@ -1,5 +1,5 @@
 /** What SHOW answers on a replication connection: settings of this node and of its upstream. */
-import { describeConninfo, parseConninfo } from '../config/conninfo.ts';
+import { describeConninfo } from '../config/conninfo.ts';
 import { type NodeConfig, PARAMETERS, showConfig } from '../config/parameters.ts';
 import { NODE_ID, UPSTREAM_PATH, formatUpstreamPath } from '../protocol/node-parameters.ts';
 import type { ShownSetting } from '../sender/sender-context.ts';
@@ -11,7 +11,7 @@ export function shownSettings(
   { nodeId, upstreamSettings }: Readonly<ControlData>,
   { upstreamPath, isInRecovery }: { upstreamPath: readonly string[]; isInRecovery: boolean },
 ): ShownSetting[] {
-  const primaryConninfo = describeConninfo(parseConninfo(config.primaryConninfo));
+  const primaryConninfo = describeConninfo(config.primaryConninfo);
   const shown = { ...config, primaryConninfo };
   const own = Object.values(PARAMETERS).map(({ name, description }) => ({
     name,

@@ -12,7 +12,7 @@ import { parseConninfo } from '../config/conninfo.ts';
 import type { NodeConfig } from '../config/parameters.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import { checkSystemIdentifier, identifySystem } from '../receiver/upstream-identity.ts';
-import { AttachedRoles } from './attached-roles.ts';
+import { AttachedRoles, USUAL_SUPERUSER } from './attached-roles.ts';
 import { ATTACHED_SLOT, makeAttachedSlot } from './attached-slot.ts';
 import type { Attachment } from './attachment.ts';
 import { ReceiverHold } from './receiver-hold.ts';
@@ -44,6 +44,16 @@ export class UpstreamConnections {
     return this.#options.attachment?.server.status.role === 'primary';
   }
 
+  /** Whether there is an upstream that WAL can be asked of. */
+  get isAny(): boolean {
+    return this.#inForce !== 'configured' || this.#options.config().primaryConninfo !== '';
+  }
+
+  /** Whether WAL may come from an archive: a server that leads makes its own. */
+  get hasArchive(): boolean {
+    return this.#inForce === 'configured' && this.#options.config().restoreCommand !== '';
+  }
+
   /** The slot on the upstream in force; undefined streams without one. */
   get slotName(): string | undefined {
     if (this.isLeading) return ATTACHED_SLOT;
@@ -66,6 +76,12 @@ export class UpstreamConnections {
     });
   }
 
+  /** For the receiver: as `hasArchive`, once WAL may come from above. */
+  async mayRestore(signal: AbortSignal): Promise<boolean> {
+    await this.hold.pass(signal);
+    return this.hasArchive;
+  }
+
   /**
    * A connection for the receiver, to the upstream that is in force: waits for one. Throws what
    * connectUpstream() and AttachedRoles throw.
@@ -81,7 +97,8 @@ export class UpstreamConnections {
 
   /**
    * A connection for what is passed on, to the cluster whose WAL is here. (PostgreSQL 13 starts no
-   * stream before it was asked to identify itself.) Throws 57P03 while no upstream is in force.
+   * stream before it was asked to identify itself.) Throws 57P03 while no upstream is in force,
+   * 55000 if none is configured.
    */
   async connectSameCluster(signal: AbortSignal): Promise<ReplicationClient> {
     const client = await this.#connect(signal);
@@ -142,6 +159,7 @@ export class UpstreamConnections {
     if (inForce === undefined) throw notNow();
     if (inForce === 'attached') return this.#connectToLeader(signal);
     const { primaryConninfo: text, clusterName: applicationName } = this.#options.config();
+    if (text === '') throw noUpstream();
     return connectUpstream(this.#options, { text, applicationName }, signal);
   }
 
@@ -168,8 +186,17 @@ export class UpstreamConnections {
   }
 
   get #user(): string {
-    return parseConninfo(this.#options.config().primaryConninfo).user;
+    const { primaryConninfo: text } = this.#options.config();
+    return text === '' ? USUAL_SUPERUSER : parseConninfo(text).user;
   }
+}
+
+function noUpstream(): WalcadeError {
+  return new WalcadeError(
+    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
+    'this node has no upstream to ask',
+    { hint: 'Set primary_conninfo in walcade.conf and reload the node.' },
+  );
 }
 
 function notNow(): WalcadeError {

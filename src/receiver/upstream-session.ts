@@ -54,9 +54,14 @@ export interface UpstreamSessionOptions
   histories: HistoryFiles;
   settings: () => SessionSettings;
   feedback: () => Feedback;
+  /** Whether WAL may be elsewhere that the upstream has not got yet. */
+  hasArchive: () => boolean;
   clock: Clock;
   log: Log;
 }
+
+/** `left`: the upstream has no WAL for this node yet, and an archive may have. */
+export type SessionEnd = 'upstream-shut-down' | 'left';
 
 type TimelineEnded = StreamEnd & { kind: 'timeline-ended' };
 
@@ -91,25 +96,27 @@ export class UpstreamSession {
     this.#log = options.log;
   }
 
-  /** Receives until the upstream shuts down; rejects if the session breaks off. */
-  async run(signal: AbortSignal): Promise<void> {
+  /** Receives until there is nothing to wait for here; rejects if the session breaks off. */
+  async run(signal: AbortSignal): Promise<SessionEnd> {
     await this.#answered(() => this.#check());
     // What is compared: by the first stream on a timeline that goes on there.
     let isCompared = false;
     let ended: TimelineEnded | undefined;
     for (;;) {
       const identity = await this.#waitUntilAhead(signal);
+      if (identity === undefined) return 'left';
       const step = await this.#nextStep(identity);
       if (step.kind === 'branch') {
         await this.#branch(step, signal);
       } else if (ended !== undefined && ended.timeline === this.#store.timeline) {
-        await this.#waitAtTimelineEnd(ended, signal);
+        this.#tellTimelineEnd(ended);
+        if (!(await this.#waitPatiently(signal))) return 'left';
       } else {
         const isToCompare: boolean = !isCompared && identity.timeline === this.#store.timeline;
         const overlap = isToCompare ? await StoredOverlap.read(this.#store) : undefined;
         isCompared ||= isToCompare;
         const end = await this.#stream(overlap, signal);
-        if (end.kind === 'upstream-shut-down') return;
+        if (end.kind === 'upstream-shut-down') return end.kind;
         ended = end;
       }
     }
@@ -177,9 +184,9 @@ export class UpstreamSession {
   /**
    * Waits while the upstream is behind what is stored here, as it may be after a crash or a restart
    * (walreceiver.c does so since the minor releases of August 2026). Nothing is ever overwritten.
-   * Gives what the upstream has become.
+   * Gives what the upstream has become; undefined if it is not waited for.
    */
-  async #waitUntilAhead(signal: AbortSignal): Promise<UpstreamIdentity> {
+  async #waitUntilAhead(signal: AbortSignal): Promise<UpstreamIdentity | undefined> {
     for (;;) {
       const identity = await this.#answered(() => identifySystem(this.#client));
       const { timeline, walEnd } = identity;
@@ -188,7 +195,7 @@ export class UpstreamSession {
       if (timeline !== this.#store.timeline || walEnd >= received) return identity;
       const here = `behind this node at ${formatLsn(received)}`;
       this.#events.onWaiting(`upstream is at ${formatLsn(walEnd)}, ${here}`);
-      await this.#clock.sleep(this.#options.settings().retryIntervalMs, signal);
+      if (!(await this.#waitPatiently(signal))) return undefined;
     }
   }
 
@@ -276,12 +283,15 @@ export class UpstreamSession {
   }
 
   /** The timeline has ended, and what follows it is not known upstream yet, or comes later here. */
-  async #waitAtTimelineEnd(
-    { timeline, next, switchPoint }: TimelineEnded,
-    signal: AbortSignal,
-  ): Promise<void> {
+  #tellTimelineEnd({ timeline, next, switchPoint }: TimelineEnded): void {
     const end = `timeline ${timeline} has ended at ${formatLsn(switchPoint)}`;
     this.#events.onWaiting(`${end}, timeline ${next} follows it`);
+  }
+
+  /** Waits to ask the upstream again; not where an archive can be asked meanwhile. */
+  async #waitPatiently(signal: AbortSignal): Promise<boolean> {
+    if (this.#options.hasArchive()) return false;
     await this.#clock.sleep(this.#options.settings().retryIntervalMs, signal);
+    return true;
   }
 }

@@ -1,14 +1,13 @@
 /** The WAL receiver between a primary in memory and a store on a disk of the test. */
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
-import { MemoryPrimary, type MemoryPrimaryScript } from '../../test/harness/memory-primary.ts';
+import { test } from 'node:test';
+import type { MemoryPrimaryScript } from '../../test/harness/memory-primary.ts';
 import { settle } from '../../test/harness/manual-clock.ts';
-import { StoreUnderTest, WAL, newNodeDisk, readAll } from '../../test/harness/test-store.ts';
+import { receive, waitForConnections } from '../../test/harness/receiver-under-test.ts';
+import { readAll } from '../../test/harness/test-store.ts';
 import { START, made } from '../../test/harness/wal-walks.ts';
 import { AssertionFailed, assert as invariant } from '../base/assert.ts';
-import { Condition } from '../base/condition.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
-import { type LogEntry, createLog } from '../base/log.ts';
 import {
   COPY_DONE,
   encodeCommandComplete,
@@ -17,10 +16,8 @@ import {
   encodeRowDescription,
 } from '../protocol/backend-messages.ts';
 import { encodeErrorResponse } from '../protocol/error-response.ts';
-import { HistoryFiles } from '../store/history-files.ts';
-import { INVALID_LSN, advance, formatLsn, parseLsn, timelineId } from '../wal/lsn.ts';
+import { advance, formatLsn, parseLsn, timelineId } from '../wal/lsn.ts';
 import { overlapStart } from './stored-overlap.ts';
-import { WalReceiver } from './wal-receiver.ts';
 
 const SECOND = '1\t0/100000\tno recovery target specified\n';
 const THIRD = `${SECOND}2\t0/200000\tno recovery target specified\n`;
@@ -168,21 +165,6 @@ for (const [does, script, state] of RESTARTS) {
   });
 }
 
-interface Arrangement {
-  /** The store's; as the upstream's if it is not given. */
-  timeline?: number;
-  /** History files that are here already. */
-  kept?: Record<number, string>;
-}
-
-async function waitForConnections(primary: MemoryPrimary, number: number): Promise<void> {
-  for (let turn = 0; turn < 100 && primary.connections < number; turn += 1) {
-    await primary.clock.pass(100);
-  }
-  await settle();
-  await settle();
-}
-
 /** What a sending server says at the end of a timeline that `next` follows. */
 function endOfTimeline(next: string, switchPoint: string): Buffer[] {
   const columns = ['next_tli', 'next_tli_startpos'].map((name) => ({ name, typeOid: 25 }));
@@ -194,48 +176,4 @@ function endOfTimeline(next: string, switchPoint: string): Buffer[] {
     encodeCommandComplete('START_REPLICATION'),
     encodeReadyForQuery(),
   ];
-}
-
-/** A receiver that runs until the test ends, as far as it comes without time. */
-async function receive(
-  t: TestContext,
-  script: Partial<MemoryPrimaryScript>,
-  { timeline = script.timeline ?? 1, kept = {} }: Arrangement = {},
-) {
-  const primary = new MemoryPrimary({ timeline: 1, walEnd: START, histories: {}, ...script });
-  const disk = await newNodeDisk({ timeline: timelineId(timeline) });
-  const node = await StoreUnderTest.open(disk, { sleep: 'for ever' });
-  const histories = new HistoryFiles(disk, WAL);
-  for (const [number, content] of Object.entries(kept)) {
-    await histories.keep(timelineId(Number(number)), Buffer.from(content));
-  }
-  const log: LogEntry[] = [];
-  const receiver = new WalReceiver({
-    connect: (signal) => primary.connect(signal),
-    store: node.store,
-    control: node.control,
-    histories,
-    settings: () => ({
-      timeoutMs: 60_000,
-      statusIntervalMs: 10_000,
-      retryIntervalMs: 5_000,
-      slotName: undefined,
-    }),
-    apply: () => INVALID_LSN,
-    applyChanged: new Condition(),
-    feedback: () => ({ xmin: 0n, catalogXmin: 0n }),
-    feedbackChanged: new Condition(),
-    clock: primary.clock,
-    log: createLog((entry) => log.push(entry), { minimum: () => 'log' }),
-  });
-  const stop = new AbortController();
-  const ended = receiver.run(stop.signal);
-  ended.catch(() => {});
-  t.after(async () => {
-    stop.abort(new Error('the test has ended'));
-    await ended.catch(() => {});
-    await node.stop();
-  });
-  for (let turn = 0; turn < 5; turn += 1) await settle();
-  return { primary, node, disk, histories, log, receiver, ended };
 }

@@ -1,12 +1,12 @@
 /**
- * The WAL receiver: keeps a stream from an upstream running into the store, for as long as the node
- * runs.
+ * The WAL receiver: brings WAL into the store for as long as the node runs, from an archive and an
+ * upstream in turns, as xlogrecovery.c, WaitForWALToBecomeAvailable() does.
  *
- *   connecting ─▶ waiting (upstream is behind, or its timeline ended) ─▶ streaming ─▶ connecting …
+ *   restoring ─▶ connecting ─▶ waiting (upstream is behind, its timeline ended) ─▶ streaming ─▶ …
  *
- * Each round is one session with the upstream (upstream-session.ts). A round that breaks off is
- * logged once and followed by the next one; corrupt WAL is dropped and fetched again. It ends by
- * its signal, or by an invariant that does not hold.
+ * Each round takes what the archive has and then holds one session with the upstream
+ * (upstream-session.ts), if there are such. A round that breaks off is logged once and followed by
+ * the next one; corrupt WAL is dropped and fetched again. It ends by its signal or a broken invariant.
  */
 import { isDeepStrictEqual } from 'node:util';
 import { AssertionFailed } from '../base/assert.ts';
@@ -18,6 +18,7 @@ import type { Log } from '../base/log.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import { UpstreamError } from '../protocol/error-response.ts';
 import { describeAddress } from '../protocol/network.ts';
+import { FsyncFailed } from '../store/disk-refusal.ts';
 import type { WalStore } from '../store/wal-store.ts';
 import { WalCorruption } from '../wal/corruption.ts';
 import { INVALID_LSN, type Lsn, type TimelineId, formatLsn, maxLsn } from '../wal/lsn.ts';
@@ -27,12 +28,12 @@ import {
   type UpstreamSessionOptions,
 } from './upstream-session.ts';
 
-export type ReceiverState = 'stopped' | 'connecting' | 'waiting' | 'streaming';
+export type ReceiverState = 'stopped' | 'restoring' | 'connecting' | 'waiting' | 'streaming';
 
-/** What status shows of the upstream connection. */
+/** What status shows of where WAL comes from. */
 export interface ReceiverStatus {
   state: ReceiverState;
-  /** Why it is not streaming, in one sentence. */
+  /** Why it is not streaming, in one sentence; what is being restored. */
   reason?: string | undefined;
   upstream?: string | undefined;
   /** The timeline that it was on when it was asked last. */
@@ -43,8 +44,24 @@ export interface ReceiverStatus {
   upstreamPath: string[];
 }
 
+/** An archive of WAL, which is asked while no stream is appending. */
+export interface ArchiveSource {
+  /**
+   * Takes all that it has into the store; `onSegment` is told which segment is asked for. `end` is
+   * why there is no more, and what is known besides. Rejects when it cannot be asked any further.
+   */
+  restore(
+    onSegment: (name: string) => void,
+    signal: AbortSignal,
+  ): Promise<{ broughtWal: boolean; end: { reason: string; detail: string } }>;
+}
+
 export interface WalReceiverOptions extends UpstreamSessionOptions {
+  /** Whether there is an upstream to connect to. */
+  hasUpstream: () => boolean;
   connect(signal: AbortSignal): Promise<ReplicationClient>;
+  /** The archive that may be asked now, if there is one; may wait until it is known. */
+  openArchive(signal: AbortSignal): Promise<ArchiveSource | undefined>;
 }
 
 /** Why a round has ended: `restart` was called. */
@@ -61,7 +78,10 @@ export class WalReceiver {
   readonly pathChanged = new Condition();
   #status: ReceiverStatus = { state: 'stopped', upstreamPath: [] };
   #failures = 0;
+  /** What was told last: why a round broke off, why the archive did, what is waited for. */
   #lastMessage: string | undefined;
+  #lastArchiveMessage: string | undefined;
+  #lastWait: string | undefined;
   /** The highest position that was durable before a rewind: the upstream may know of it. */
   #flushedAtMost: Lsn = INVALID_LSN;
   /** Ends the current round; undefined outside of `run`. */
@@ -86,7 +106,8 @@ export class WalReceiver {
       try {
         await this.#store.drained(round);
         if (this.#store.needsRewind) await this.#rewind(round);
-        await this.#receive(round);
+        await this.#restore(round);
+        if (this.#options.hasUpstream()) await this.#receive(round);
       } catch (error) {
         if (error instanceof AssertionFailed) throw error;
         if (!round.aborted) this.#reportFailure(error);
@@ -108,8 +129,7 @@ export class WalReceiver {
     this.#log.log(`WAL receiver restarts: ${reason}`);
     this.#status = { state: 'connecting', upstreamPath: this.#status.upstreamPath };
     this.#setPath([]);
-    this.#failures = 0;
-    this.#lastMessage = undefined;
+    this.#beginAnew();
     this.#restarting.abort(new RestartRequested(reason));
   }
 
@@ -119,7 +139,43 @@ export class WalReceiver {
     this.pathChanged.notify();
   }
 
-  /** One round: from connecting to the end of the session. */
+  /** The first half of a round: what the archive has. That it fails is no reason not to stream. */
+  async #restore(signal: AbortSignal): Promise<void> {
+    const archive = await this.#options.openArchive(signal);
+    if (archive === undefined) return this.#tellWithoutSource();
+    const { reason } = this.#status;
+    try {
+      const { broughtWal, end } = await archive.restore(
+        (name) => this.#setState('restoring', `${name} from the archive`),
+        signal,
+      );
+      this.#lastArchiveMessage = undefined;
+      if (broughtWal) this.#beginAnew();
+      if (this.#options.hasUpstream()) this.#setState('connecting', reason);
+      else this.#wait(end.reason, end.detail);
+    } catch (error) {
+      const isFatal = error instanceof AssertionFailed || error instanceof FsyncFailed;
+      if (isFatal || signal.aborted || this.#store.failure !== undefined) throw error;
+      const { message } = asWalcadeError(error);
+      this.#setState('connecting', message);
+      if (this.#lastArchiveMessage !== message) this.#log.error(error);
+      this.#lastArchiveMessage = message;
+      if (this.#store.needsRewind) await this.#rewind(signal);
+    }
+  }
+
+  /** As PostgreSQL's startup process complains (xlogrecovery.c, validateRecoveryParameters()). */
+  #tellWithoutSource(): void {
+    if (this.#options.hasUpstream()) return;
+    const message = 'specified neither "primary_conninfo" nor "restore_command"';
+    if (this.#status.reason === message) return;
+    this.#setState('waiting', message);
+    const hint = 'Set one of the two and reload: until then the node receives no WAL.';
+    const { OBJECT_NOT_IN_PREREQUISITE_STATE: sqlstate } = SQLSTATE;
+    this.#log.warning(new WalcadeError(sqlstate, message, { hint }));
+  }
+
+  /** The second half: from connecting to the end of the session. */
   async #receive(signal: AbortSignal): Promise<void> {
     this.#status = { ...this.#status, state: 'connecting' };
     const client = await this.#options.connect(signal);
@@ -128,8 +184,8 @@ export class WalReceiver {
     try {
       signal.throwIfAborted();
       this.#status.upstream = describeAddress(client.address);
-      await new UpstreamSession(client, this.#options, this.#events).run(signal);
-      this.#reportShutdown();
+      const end = await new UpstreamSession(client, this.#options, this.#events).run(signal);
+      if (end === 'upstream-shut-down') this.#reportShutdown();
     } catch (error) {
       throw this.#explainMissingWal(error);
     } finally {
@@ -145,24 +201,37 @@ export class WalReceiver {
     onTimeline: (timeline) => {
       this.#status.upstreamTimeline = timeline;
     },
-    onWaiting: (reason) => {
-      if (this.#status.reason !== reason) this.#log.log(`waiting: ${reason}`);
-      this.#status = { ...this.#status, state: 'waiting', reason };
-    },
+    onWaiting: (reason) => this.#wait(reason),
     onStreaming: () => {
       const { timeline, received } = this.#store;
-      this.#status = { ...this.#status, state: 'streaming', reason: undefined };
+      this.#setState('streaming');
       const from = `${this.#status.upstream} at ${formatLsn(received)} on timeline ${timeline}`;
       this.#log.log(`started streaming WAL from ${from}`);
     },
     onPosition: (walEnd, sentAtUs, isGood) => {
       this.#status.upstreamWalEnd = walEnd;
       this.#status.upstreamSentAtUs = sentAtUs;
-      if (!isGood) return;
-      this.#failures = 0;
-      this.#lastMessage = undefined;
+      if (isGood) this.#beginAnew();
     },
   };
+
+  #setState(state: ReceiverState, reason?: string): void {
+    this.#status = { ...this.#status, state, reason };
+  }
+
+  /** Waits for what only time brings: told once, whatever is tried meanwhile. */
+  #wait(reason: string, detail?: string): void {
+    if (this.#lastWait !== reason) this.#log.log(`waiting: ${reason}`, detail);
+    this.#lastWait = reason;
+    this.#setState('waiting', reason);
+  }
+
+  /** WAL has come, or other settings: what goes wrong from now on is news. */
+  #beginAnew(): void {
+    this.#failures = 0;
+    this.#lastMessage = undefined;
+    this.#lastWait = undefined;
+  }
 
   async #rewind(signal: AbortSignal): Promise<void> {
     this.#flushedAtMost = maxLsn(this.#flushedAtMost, this.#store.flushed);
@@ -182,7 +251,9 @@ export class WalReceiver {
     }
     return new WalcadeError(error.sqlstate, error.message, {
       detail: facts.join(' '),
-      hint: 'Point primary_conninfo at a server that still has this WAL, or make the node anew.',
+      hint:
+        'Point primary_conninfo at a server that still has this WAL, or restore_command at an ' +
+        'archive that has it, or make the node anew.',
       cause: error,
     });
   }
@@ -191,14 +262,14 @@ export class WalReceiver {
     this.#failures = 1;
     const end = formatLsn(this.#store.received);
     this.#log.log(`replication terminated by upstream at ${end}`);
-    this.#status = { ...this.#status, state: 'connecting', reason: 'the upstream has shut down' };
+    this.#setState('connecting', 'the upstream has shut down');
   }
 
   /** Logs why a round broke off, once for each reason; a lost connection is a change of state. */
   #reportFailure(error: unknown): void {
     const failure = asWalcadeError(error);
     const { message, detail, sqlstate } = failure;
-    this.#status = { ...this.#status, state: 'connecting', reason: message };
+    this.#setState('connecting', message);
     if (this.#lastMessage === message) return;
     this.#lastMessage = message;
     if (failure instanceof WalCorruption) {

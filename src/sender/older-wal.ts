@@ -8,7 +8,9 @@
  */
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { endTogether } from '../base/task-group.ts';
+import { segmentRemoved } from '../store/segment-reader.ts';
 import type { Lsn, TimelineId } from '../wal/lsn.ts';
+import { segmentName } from '../wal/segment.ts';
 import type { SenderContext } from './sender-context.ts';
 import { UpstreamWal } from './upstream-wal.ts';
 import type { WalSource } from './wal-source.ts';
@@ -21,7 +23,8 @@ export interface OlderWalRange {
 
 /**
  * Has `feed` send a range of older WAL, while it is received from the upstream. Rejects with what
- * `feed` throws, with the upstream's refusal, and with 08006 when the upstream is lost.
+ * `feed` throws, with the upstream's refusal, with 08006 when the upstream is lost, and with
+ * PostgreSQL's 58P01 if there is none.
  */
 export async function passOlderWalOn(
   context: SenderContext,
@@ -30,6 +33,9 @@ export async function passOlderWalOn(
   feed: (source: WalSource, signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
   const { clock, systemIdentifier, store } = context;
+  if (!context.hasUpstream()) {
+    throw segmentRemoved(segmentName(range.timeline, range.start, store.segmentBytes));
+  }
   const client = await orUpstreamLost(context.connectUpstream(signal), signal);
   try {
     signal.throwIfAborted();

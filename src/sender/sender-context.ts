@@ -44,6 +44,8 @@ export interface SenderContext {
   attachedRedo: () => Lsn | undefined;
   /** Whether this node follows, as its sessions report it: `in_hot_standby`. */
   isInRecovery: () => boolean;
+  /** Whether there is an upstream: a node may live by an archive alone. */
+  hasUpstream: () => boolean;
   /** A further connection to the upstream, for what this node passes on. */
   connectUpstream(signal: AbortSignal): Promise<ReplicationClient>;
   /** A connection to a server with data pages: the attached one, or the upstream. */

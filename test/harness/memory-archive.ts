@@ -5,7 +5,7 @@
 import type { TestContext } from 'node:test';
 import type { DiskFile } from '../../src/base/disk.ts';
 import type { Archive, RestoreOutcome, WantedFile } from '../../src/archive/restore-command.ts';
-import { WalArchive } from '../../src/archive/wal-archive.ts';
+import { type ArchiveRound, WalArchive } from '../../src/archive/wal-archive.ts';
 import { type LogEntry, createLog } from '../../src/base/log.ts';
 import { HistoryFiles } from '../../src/store/history-files.ts';
 import { type Lsn, advance, alignDown, distance, timelineId } from '../../src/wal/lsn.ts';
@@ -68,9 +68,10 @@ export async function withArchive(t: TestContext) {
     store: node.store,
     histories,
     systemIdentifier: CLUSTER,
-    onSegment: () => {},
     log: createLog((entry) => log.push(entry), { minimum: () => 'log' }),
   });
+  const restore = (signal = new AbortController().signal): Promise<ArchiveRound> =>
+    source.restore(() => {}, signal);
   t.after(() => node.stop());
-  return { disk, node, archive, histories, source, log };
+  return { node, archive, histories, restore, log };
 }

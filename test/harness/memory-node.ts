@@ -61,6 +61,7 @@ export class MemoryNode {
       upstreamPath: { current: () => this.upstreamPath, changed: this.pathChanged },
       attachedRedo: () => undefined,
       isInRecovery: () => true,
+      hasUpstream: () => true,
       connectUpstream: (signal) => this.connectUpstream(signal),
       connectForBackup: (signal) => this.connectUpstream(signal),
       clock: this.clock,
