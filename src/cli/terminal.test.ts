@@ -38,6 +38,7 @@ test('init says what it found, what it made, and how to start it', () => {
     timeline: timelineId(1),
     walEnd: start,
   };
+  const store = { start, timeline: identity.timeline };
   const upstream = {
     identity,
     settings: {},
@@ -47,7 +48,7 @@ test('init says what it found, what it made, and how to start it', () => {
     segmentBytes: 0x1000000,
     role: 'primary' as const,
   };
-  const made = { name: 'relay', slot: undefined, upstream, built: { start } };
+  const made = { name: 'relay', slot: undefined, upstream, built: { store } };
   const options = { directory: '/srv/relay', port: '5433' };
   assert.equal(
     describeNode(made, options),

@@ -36,6 +36,35 @@ test('segments are looked for in all folders, and commits counted over them', as
   assert.equal(await walOf([first]).commits(begin, end), undefined);
 });
 
+test('the last checkpoint before a position is found, segments back', async (t) => {
+  const folder = await makeFolder(t);
+  const checkpoint = { checkpoint: { redo: START, timeline: 1 } };
+  const many = Array.from({ length: 600 }, () => ({ bodyBytes: 5000 }));
+  const { records } = await writeWal(folder, {
+    records: [{}, checkpoint, {}, checkpoint, ...many],
+  });
+  const wal = walOf([folder]);
+  const [end, second] = [records.at(-1)?.end as Lsn, records[3]?.start as Lsn];
+  assert.ok(end - START > 2 * SEGMENT_BYTES);
+  assert.equal(await wal.checkpointBefore(end), second);
+  assert.equal(await wal.checkpointBefore(second), records[1]?.start);
+  assert.equal(await wal.checkpointBefore(records[1]?.start as Lsn), undefined);
+  const beyond = advance(end, 5 * SEGMENT_BYTES);
+  assert.equal(await wal.checkpointBefore(beyond), undefined);
+});
+
+test('segments that only another folder has are told', async (t) => {
+  const [first, second] = [await makeFolder(t), await makeFolder(t)];
+  const { records } = await writeWal(first, { records: MANY });
+  const end = records.at(-1)?.end as Lsn;
+  const wal = walOf([first, second]);
+  assert.deepEqual(await wal.outsideOfFirst(START, end), []);
+  const name = segmentName(timelineId(1), START, SEGMENT_BYTES);
+  await fs.rename(join(first, name), join(second, name));
+  assert.deepEqual(await wal.outsideOfFirst(START, end), [join(second, name)]);
+  assert.deepEqual(await wal.outsideOfFirst(advance(START, SEGMENT_BYTES), end), []);
+});
+
 test('the segment of a switch is read in the name of the newer timeline', async (t) => {
   const folder = await makeFolder(t);
   const { records } = await writeWal(folder, { records: [{}, {}] });

@@ -25,10 +25,12 @@ import {
   advance,
   alignDown,
   distance,
+  lsn,
   minLsn,
 } from '../wal/lsn.ts';
 import { PAGE_BYTES } from '../wal/page.ts';
 import { segmentName, segmentStart } from '../wal/segment.ts';
+import { WalCorruption, WalWalker } from '../wal/walker.ts';
 
 const READ_BYTES = 128 * PAGE_BYTES;
 
@@ -76,15 +78,53 @@ export class DataWal {
   async commits(from: Lsn, to: Lsn): Promise<Commits | undefined> {
     const { segmentBytes } = this.#options;
     const counter = new CommitCounter({ start: from, segmentBytes });
+    const isWhole = await this.#readAll(from, to, (part) => counter.push(part));
+    return isWhole ? counter.commits : undefined;
+  }
+
+  /** Where the last checkpoint before `position` is; undefined if the WAL does not go back to it. */
+  async checkpointBefore(position: Lsn): Promise<Lsn | undefined> {
+    const { segmentBytes, systemIdentifier } = this.#options;
+    for (let end = position; end > 0n; ) {
+      const start = segmentStart(lsn(end - 1n), segmentBytes);
+      const walker = new WalWalker({ segmentBytes, systemIdentifier, start, startsAt: 'segment' });
+      try {
+        if (!(await this.#readAll(start, end, (part) => walker.push(part)))) return undefined;
+      } catch (error) {
+        if (error instanceof WalCorruption) return undefined;
+        throw error;
+      }
+      if (walker.lastCheckpoint !== undefined) return walker.lastCheckpoint.start;
+      end = start;
+    }
+    return undefined;
+  }
+
+  /** The segments of that WAL that are not in the first folder, and where they are. */
+  async outsideOfFirst(from: Lsn, to: Lsn): Promise<string[]> {
+    const { segmentBytes, folders } = this.#options;
+    const found: string[] = [];
+    for (let at = segmentStart(from, segmentBytes); at < to; at = advance(at, segmentBytes)) {
+      const name = this.#namesOf(at)[0] ?? '';
+      const paths = folders.map((folder) => join(folder, name));
+      const isThere = await Promise.all(paths.map(isRegularFile));
+      const path = paths[isThere.indexOf(true)];
+      if (path !== undefined && isThere[0] !== true) found.push(path);
+    }
+    return found;
+  }
+
+  /** Gives all of that WAL in parts that end at page boundaries; false where it is not there. */
+  async #readAll(from: Lsn, to: Lsn, take: (part: Buffer) => void): Promise<boolean> {
     const buffer = Buffer.allocUnsafe(READ_BYTES);
     for (let at = from; at < to; ) {
       const end = minLsn(to, advance(alignDown(at, READ_BYTES), READ_BYTES));
       const part = buffer.subarray(0, distance(at, end));
-      if ((await this.#read(at, part)) < part.length) return undefined;
-      counter.push(part);
+      if ((await this.#read(at, part)) < part.length) return false;
+      take(part);
       at = end;
     }
-    return counter.commits;
+    return true;
   }
 
   /** Reads within one segment; 0 when there is none. */
@@ -120,6 +160,12 @@ export class DataWal {
       .toReversed()
       .map((each) => segmentName(each, position, segmentBytes));
   }
+}
+
+async function isRegularFile(path: string): Promise<boolean> {
+  const file = await openRegularFile(path);
+  await file?.close();
+  return file !== undefined;
 }
 
 async function openRegularFile(path: string): Promise<fs.FileHandle | undefined> {

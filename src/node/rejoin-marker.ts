@@ -4,6 +4,7 @@
  *
  *   copying ─▶ swapping ─▶ finishing ─▶ (no file)        with a base backup
  *             rewinding ─▶ finishing ─▶ (no file)        with pg_rewind
+ *  replacing ─▶ swapping ─▶ finishing ─▶ (no file)       after a pg_rewind that was broken off
  *                          finishing ─▶ (no file)        with the data as they are
  */
 import fs from 'node:fs/promises';
@@ -19,6 +20,7 @@ const STEPS = {
   copying: 'a base backup was taken',
   swapping: 'the base backup was put in the place of the data directory',
   rewinding: 'pg_rewind was changing the data directory',
+  replacing: 'a base backup was taken to replace what pg_rewind has left',
   finishing: 'the node was being pointed to its new upstream',
 } as const;
 
@@ -32,6 +34,11 @@ export async function readRejoinStep(directory: string): Promise<RejoinStep | un
   const step = text.trim();
   if (Object.hasOwn(STEPS, step)) return step as RejoinStep;
   throw new WalcadeError(SQLSTATE.DATA_CORRUPTED, `invalid data in file "${path}": "${step}"`);
+}
+
+/** Whether the data directory is what it was before, or is to be, after a rejoin broken off so. */
+export function hasUsableData(step: RejoinStep | undefined): boolean {
+  return step !== 'rewinding' && step !== 'replacing';
 }
 
 /** Notes durably that `step` begins. */

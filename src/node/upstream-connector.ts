@@ -8,6 +8,7 @@ import {
   type Conninfo,
   allowsAuthentication,
   checkSupported,
+  formatConninfo,
   parseConninfo,
 } from '../config/conninfo.ts';
 import { defaultPasswordFile, readPasswordFile } from '../config/password-file.ts';
@@ -17,6 +18,8 @@ import { NODE_ID, UPSTREAM_PATH } from '../protocol/node-parameters.ts';
 
 /** Unlike libpq: an upstream that does not answer must not hold up a node for ever. */
 const CONNECT_TIMEOUT_MS_DEFAULT = 30_000;
+
+const DATABASE_DEFAULT = 'postgres';
 
 /**
  * What tells a node from PostgreSQL: a node answers SHOW of these with its own, PostgreSQL with
@@ -34,14 +37,41 @@ export interface UpstreamConnectorOptions {
  * Connects to the upstream for physical replication. Throws what libpq would say of a conninfo that
  * is wrong, of an address that cannot be reached, or of a server that refuses.
  */
-export async function connectUpstream(
-  { network, clock, log }: UpstreamConnectorOptions,
+export function connectUpstream(
+  doors: UpstreamConnectorOptions,
   { text, applicationName }: { text: string; applicationName: string },
+  signal: AbortSignal,
+): Promise<ReplicationClient> {
+  const parameters = { database: 'replication', replication: 'true', ...NO_NODE };
+  return connect(doors, { text, applicationName, parameters }, signal);
+}
+
+/** Connects to it for SQL, to the database that the conninfo names, else to `postgres`. */
+export async function connectForSql(
+  doors: UpstreamConnectorOptions,
+  { text, applicationName }: { text: string; applicationName: string },
+  signal: AbortSignal,
+): Promise<ReplicationClient> {
+  const parameters = { database: parseConninfo(text).dbname ?? DATABASE_DEFAULT };
+  return connect(doors, { text, applicationName, parameters }, signal);
+}
+
+async function connect(
+  { network, clock, log }: UpstreamConnectorOptions,
+  {
+    text,
+    applicationName,
+    parameters,
+  }: {
+    text: string;
+    applicationName: string;
+    parameters: Record<string, string> & { database: string };
+  },
   signal: AbortSignal,
 ): Promise<ReplicationClient> {
   const conninfo = parseConninfo(text);
   checkSupported(conninfo);
-  const passwords = await readPasswords(conninfo, log);
+  const passwords = await readPasswords(conninfo, { database: parameters.database, log });
   const addresses = conninfo.loadBalanceHosts
     ? [...conninfo.addresses].sort(() => Math.random() - 0.5)
     : conninfo.addresses;
@@ -54,10 +84,8 @@ export async function connectUpstream(
     allowsAuthentication: (method) => allowsAuthentication(conninfo, method),
     sessionAttributes: conninfo.targetSessionAttrs,
     parameters: {
-      database: 'replication',
-      replication: 'true',
       application_name: conninfo.applicationName ?? applicationName,
-      ...NO_NODE,
+      ...parameters,
       ...(conninfo.options === undefined ? {} : { options: conninfo.options }),
     },
     connectTimeoutMs: conninfo.connectTimeoutMs ?? CONNECT_TIMEOUT_MS_DEFAULT,
@@ -66,8 +94,27 @@ export async function connectUpstream(
   });
 }
 
+/**
+ * The upstream for a program with libpq that asks it SQL: a conninfo without a password, and the
+ * password. It is to look for nothing in files of ours, which it may not be able to read.
+ */
+export async function libpqAccess(
+  text: string,
+  log: Log,
+): Promise<{ conninfo: string; password: string | undefined }> {
+  const conninfo = parseConninfo(text);
+  const { password: _, passfile: __, replication: ___, ...pairs } = conninfo.pairs;
+  const dbname = conninfo.dbname ?? DATABASE_DEFAULT;
+  const passwords = await readPasswords(conninfo, { database: dbname, log });
+  const [password] = passwords.values();
+  return { conninfo: formatConninfo({ ...pairs, user: conninfo.user, dbname }), password };
+}
+
 /** The password for each address: the conninfo's own, or the password file's. */
-async function readPasswords(conninfo: Conninfo, log: Log): Promise<Map<string, string>> {
+async function readPasswords(
+  conninfo: Conninfo,
+  { database, log }: { database: string; log: Log },
+): Promise<Map<string, string>> {
   const passwords = new Map<string, string>();
   const path = conninfo.passfile ?? defaultPasswordFile();
   for (const { host, port, hostName } of conninfo.addresses) {
@@ -76,7 +123,7 @@ async function readPasswords(conninfo: Conninfo, log: Log): Promise<Map<string, 
       passwords.set(key, conninfo.password);
       continue;
     }
-    const query = { host: hostName ?? host, port, database: 'replication', user: conninfo.user };
+    const query = { host: hostName ?? host, port, database, user: conninfo.user };
     const found = await readPasswordFile(path, query);
     if (found.kind === 'found') passwords.set(key, found.password);
     if (found.kind === 'ignored') log.warning(found.warning);
