@@ -74,6 +74,7 @@ test('what the upstream has removed comes from the archive, and then it streams'
   await relay.start();
   const standby = await standbyOf(cluster, relay);
   await standby.start();
+  await primary.sql(`INSERT INTO load (payload) VALUES ('streamed')`);
   await standby.waitForCatchup(primary);
   await relay.stop();
 
