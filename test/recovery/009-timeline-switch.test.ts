@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type Lsn, parseLsn, timelineId } from '../../src/wal/lsn.ts';
 import { segmentStart } from '../../src/wal/segment.ts';
+import { numberCluster } from '../harness/number-cluster.ts';
 import { PostgresCluster } from '../harness/postgres-cluster.ts';
 import {
   type RelayedCluster,
@@ -16,6 +17,7 @@ import {
   relayedCluster,
 } from '../harness/relayed-cluster.ts';
 import { waitFor } from '../harness/wait.ts';
+import { WalcadeNode } from '../harness/walcade-node.ts';
 import { digestStored } from '../harness/wal-files.ts';
 
 test('after a failover a relay goes on with the new timeline, and leads its standby', async (t) => {
@@ -57,6 +59,49 @@ test('so does a relay that has received a part of a record which nobody finished
       // The primary is gone: that is what the test is about.
     }
   }
+});
+
+test('a relay made after a failover leads a standby of the old timeline at once', async (t) => {
+  // It had to be restarted first: it knew the history of its timeline from a file at its start only.
+  const { tree, primary } = await numberCluster(t);
+  const backup = await primary.backup(join(tree.path, 'backup'));
+  const options = { from: backup, upstreamConninfo: primary.conninfo };
+  const second = await PostgresCluster.standby(tree, { name: 'second', ...options });
+  const late = await PostgresCluster.standby(tree, { name: 'late', ...options });
+  for (const server of [second, late]) await server.start();
+  await primary.sql('INSERT INTO number VALUES (1)');
+  for (const server of [second, late]) await server.waitForCatchup(primary);
+  await late.stop();
+  await primary.sql('INSERT INTO number VALUES (2)');
+  await second.waitForCatchup(primary);
+  await primary.kill9();
+  await second.promote();
+  await second.sql('INSERT INTO number VALUES (3)');
+
+  // Its store begins on timeline 2, in the segment where that left timeline 1.
+  const relay = await WalcadeNode.init(tree, { name: 'relay', upstream: second.conninfo });
+  await relay.start();
+  await relay.waitForWal(await second.currentLsn());
+  await late.configure({ primary_conninfo: `${relay.conninfo} application_name=late` });
+  await late.start();
+  await late.waitForCatchup(second);
+  assert.equal(await late.dump(), await second.dump());
+
+  // It goes on with the next timeline too, of an upstream that it has never seen before.
+  const third = await PostgresCluster.standby(tree, {
+    name: 'third',
+    from: await second.backup(join(tree.path, 'second-backup')),
+    upstreamConninfo: second.conninfo,
+  });
+  await third.start();
+  await third.waitForCatchup(second);
+  await second.stop();
+  await third.promote();
+  await relay.configure({ primary_conninfo: third.conninfo, primary_slot_name: '' });
+  relay.reload();
+  await third.sql('INSERT INTO number VALUES (4)');
+  await late.waitForCatchup(third);
+  assert.equal(await late.dump(), await third.dump());
 });
 
 interface Failover extends RelayedCluster {
