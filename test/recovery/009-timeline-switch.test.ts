@@ -62,7 +62,7 @@ test('so does a relay that has received a part of a record which nobody finished
 });
 
 test('a relay made after a failover leads a standby of the old timeline at once', async (t) => {
-  // It had to be restarted first: it knew the history of its timeline from a file at its start only.
+  // It had to be restarted first: it knew the history of its timeline from its last start only.
   const { tree, primary } = await numberCluster(t);
   const backup = await primary.backup(join(tree.path, 'backup'));
   const options = { from: backup, upstreamConninfo: primary.conninfo };
