@@ -14,6 +14,8 @@ import { findLeftovers } from './leftovers.mjs';
 import { ensureInstalled } from './node-modules.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
+/** The recovery tests that can go on for longer than continuous integration has time. */
+const SOAK = ['047-ten-promotions'];
 const MAJORS = ['13', '14', '15', '16', '17', '18'];
 const LEFTOVER_GRACE_MS = 5_000;
 const MEMORY = '/dev/shm';
@@ -53,6 +55,7 @@ const SUITES = {
   unit: (choice) => runGroup('unit', choice),
   recovery: (choice) => runGroup('recovery', choice),
   fuzz: (choice) => runGroup('fuzz', choice, { WALCADE_FUZZ_SECONDS: longFuzzSeconds() }),
+  soak: (choice) => runGroup('recovery', choice.length > 0 ? choice : SOAK, soakEnvironment()),
   matrix: runMatrix,
 };
 
@@ -107,6 +110,10 @@ async function runGroups(choice) {
   if (names.length === 0) return runGroup('unit', choice);
   for (const name of names) if (!(await runGroup(name, choice))) return false;
   return true;
+}
+
+function soakEnvironment() {
+  return { WALCADE_SOAK_PROMOTIONS: process.env.WALCADE_SOAK_PROMOTIONS ?? '10' };
 }
 
 /** For how long each fuzz test goes on by itself, if the environment does not say. */
