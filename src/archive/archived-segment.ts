@@ -96,7 +96,7 @@ export class ArchivedSegment {
     }
   }
 
-  /** Up to `length` bytes at `position`, until the next read. Throws XX001 if the file is shorter. */
+  /** Up to `length` bytes at `position`, good until the next read. Throws XX001 past its end. */
   async #read(position: Lsn, length: number): Promise<Buffer> {
     const into = this.#buffer.subarray(0, Math.min(length, READ_BYTES));
     if ((await this.#file.read(into, distance(this.#start, position))) === into.length) return into;

@@ -2,9 +2,9 @@
  * Which timeline a node that reads an archive goes on to: the newest of those that the archive has
  * a history file of, if it grew out of what the node has (xlogrecovery.c, rescanLatestTimeLine()).
  *
- * History files are numbered without a gap: the first one that is missing ends the search. What the
- * node goes on with is kept before it is used, with all files before it. It lives as long as the
- * receiver, and tells once of each timeline that it does not go on to.
+ * History files are numbered without a gap: the first one that is missing ends the search. They are
+ * kept only when the node goes over: of a timeline that it never gets WAL of nobody is told, least
+ * of all the attached server. It lives as long as the receiver, and says once what it has decided.
  */
 import type { DiskFile } from '../base/disk.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
@@ -38,6 +38,13 @@ export interface OwnWal {
   proven: Lsn;
 }
 
+/** What a node goes on to. */
+export interface TargetTimeline {
+  history: TimelineHistory;
+  /** Keeps its history file, and those before it, durably: before the store branches. */
+  keep: () => Promise<void>;
+}
+
 interface Candidate {
   history: TimelineHistory;
   content: Buffer;
@@ -48,16 +55,17 @@ interface Candidate {
 export class NewerTimelines {
   readonly #options: NewerTimelinesOptions;
   readonly #refused = new Set<TimelineId>();
+  #told: TimelineId | undefined;
 
   constructor(options: NewerTimelinesOptions) {
     this.#options = options;
   }
 
   /**
-   * The history to go on with; the node's own if there is no newer one to follow. Throws what the
+   * What to go on to; the node's own timeline if there is no newer one to follow. Throws what the
    * command or a history file is refused with.
    */
-  async newest(own: OwnWal, signal: AbortSignal): Promise<TimelineHistory> {
+  async newest(own: OwnWal, signal: AbortSignal): Promise<TargetTimeline> {
     const candidates = await this.#candidates(own.history.timeline, signal);
     for (const [index, { history }] of [...candidates.entries()].toReversed()) {
       const refusal = whyNotFollowed(history, own);
@@ -65,10 +73,10 @@ export class NewerTimelines {
         this.#refuse(history.timeline, refusal);
         continue;
       }
-      await this.#keep(candidates.slice(0, index + 1));
-      return history;
+      this.#tellTarget(history.timeline);
+      return { history, keep: () => this.#keep(candidates.slice(0, index + 1)) };
     }
-    return own.history;
+    return { history: own.history, keep: async () => {} };
   }
 
   /** What is newer than `own`, here or in the archive, oldest first. */
@@ -100,10 +108,12 @@ export class NewerTimelines {
       await histories.keep(history.timeline, content);
       log.log(`restored log file "${historyFileName(history.timeline)}" from archive`);
     }
-    const { history, isKept } = candidates.at(-1) ?? {};
-    if (history !== undefined && !isKept) {
-      log.log(`new target timeline is ${history.timeline}`);
-    }
+  }
+
+  #tellTarget(timeline: TimelineId): void {
+    if (this.#told === timeline) return;
+    this.#told = timeline;
+    this.#options.log.log(`new target timeline is ${timeline}`);
   }
 
   #refuse(timeline: TimelineId, refusal: WalcadeError): void {

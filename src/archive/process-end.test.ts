@@ -14,7 +14,7 @@ const ENDS: [end: ProcessEnd, text: string, isHard: boolean][] = [
 ];
 
 for (const [end, text, isHard] of ENDS) {
-  test(`"${text}" ${isHard ? 'tells nothing of the archive' : 'says there is no such file'}`, () => {
+  test(`"${text}" ${isHard ? 'tells nothing of the archive' : 'says there is no file'}`, () => {
     assert.equal(describeProcessEnd(end), text);
     assert.equal(isHardFailure(end), isHard);
   });

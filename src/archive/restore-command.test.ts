@@ -24,7 +24,7 @@ test('what the archive has is used at its temporary name, and is gone afterwards
   assert.deepEqual(await readdir(join(directory, 'pg_wal')), []);
 });
 
-test('the command runs in the directory of the node, and is told what it may ask for', async (t) => {
+test('the command runs in the directory of the node, and is told what is wanted', async (t) => {
   const { ask, directory } = await archive(t, 'echo "%f %p %r %%" > told; pwd >> told; exit 1');
   await ask();
   const told = `${NAME} pg_wal/RECOVERYXLOG 000000010000000000000003 %\n${directory}\n`;
@@ -118,13 +118,14 @@ test('a command that takes no notice of being asked to end is killed', async (t)
   const asked = ask(stop.signal);
   const shell = Number(await waitForContent(join(directory, 'shell')));
   const reason = new Error('the test has seen enough');
+  const rejected = assert.rejects(asked, reason);
   stop.abort(reason);
   await clock.pass(2_000);
-  await assert.rejects(asked, reason);
+  await rejected;
   await waitForEnd(shell);
 });
 
-test('a process that the command leaves behind with its output open is not waited for', async (t) => {
+test('a process that the command leaves behind is not waited for', async (t) => {
   const script = 'sleep 1000 & echo $! > child; echo done; exit 3';
   const { ask, directory, clock } = await archive(t, script);
   const asked = ask();

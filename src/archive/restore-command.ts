@@ -3,7 +3,7 @@
  * RestoreArchivedFile()).
  *
  * The command copies it to a temporary name in pg_wal, where it is until whoever asked has used it.
- * That the archive has not got a file is an answer; that the command cannot do its work is an error.
+ * That the archive has not got a file is an answer; that the command cannot do its work an error.
  */
 import type { Clock } from '../base/clock.ts';
 import { type Disk, type DiskFile, removeIfThere } from '../base/disk.ts';

@@ -1,4 +1,4 @@
-/** An archive in memory as the restore of a store: what is taken, what is refused, and in what words. */
+/** A store that reads an archive in memory: what is taken, what is refused, and in what words. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { withArchive } from '../../test/harness/memory-archive.ts';
@@ -56,7 +56,7 @@ test('what the archive may remove is what no start of this node needs again', as
   assert.deepEqual(needed, ['0'.repeat(24), THIRD]);
 });
 
-test('a file that is not written to its end is taken as far as it is, time and again', async (t) => {
+test('a file that is not written to its end is taken as far as it is', async (t) => {
   const { archive, restore, node, log } = await withArchive(t);
   const ends = SHORT.records.map(({ end }) => end);
   for (const end of ends) {

@@ -13,13 +13,13 @@ import type { Log } from '../base/log.ts';
 import type { HistoryFiles } from '../store/history-files.ts';
 import type { WalStore } from '../store/wal-store.ts';
 import { WalCorruption } from '../wal/corruption.ts';
-import { type TimelineHistory, fileTimelineOf } from '../wal/history.ts';
+import { fileTimelineOf } from '../wal/history.ts';
 import { type Lsn, formatLsn, minLsn } from '../wal/lsn.ts';
 import { segmentName, segmentStart } from '../wal/segment.ts';
 import { WalWalker } from '../wal/walker.ts';
 import { branchAfter, namesOfSegment } from './archived-names.ts';
 import { ArchivedSegment } from './archived-segment.ts';
-import { NewerTimelines } from './newer-timelines.ts';
+import { NewerTimelines, type TargetTimeline } from './newer-timelines.ts';
 import type { Archive } from './restore-command.ts';
 
 export interface WalArchiveOptions {
@@ -36,8 +36,7 @@ export interface ArchiveRound {
   end: { reason: string; detail: string };
 }
 
-interface Round {
-  history: TimelineHistory;
+interface Round extends TargetTimeline {
   onSegment: (name: string) => void;
   signal: AbortSignal;
 }
@@ -64,8 +63,8 @@ export class WalArchive {
    */
   async restore(onSegment: (name: string) => void, signal: AbortSignal): Promise<ArchiveRound> {
     const { timeline, received } = this.#store;
-    const history = await this.#newerTimelines.newest(this.#store, signal);
-    const end = await this.#restoreSegments({ history, onSegment, signal });
+    const target = await this.#newerTimelines.newest(this.#store, signal);
+    const end = await this.#restoreSegments({ ...target, onSegment, signal });
     await this.#store.drained(signal);
     const broughtWal = this.#store.timeline !== timeline || this.#store.received > received;
     return { broughtWal, end };
@@ -156,7 +155,7 @@ export class WalArchive {
   async #take(
     segment: ArchivedSegment,
     { name, end }: { name: string; end: Lsn },
-    { history, signal }: Round,
+    { history, keep, signal }: Round,
   ): Promise<void> {
     const { log } = this.#options;
     const store = this.#store;
@@ -168,6 +167,7 @@ export class WalArchive {
       if (received < until) {
         await segment.take(store, until, signal);
       } else if (branch !== undefined && branch.at < end) {
+        await keep();
         await store.branch(branch, signal);
         const next = `timeline ${store.timeline} at ${formatLsn(branch.at)}`;
         log.log(`timeline ${timeline} has ended: going on with ${next}`);

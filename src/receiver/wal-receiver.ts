@@ -5,8 +5,8 @@
  *   restoring ─▶ connecting ─▶ waiting (upstream is behind, its timeline ended) ─▶ streaming ─▶ …
  *
  * Each round takes what the archive has and then holds one session with the upstream
- * (upstream-session.ts), if there are such. A round that breaks off is logged once and followed by
- * the next one; corrupt WAL is dropped and fetched again. It ends by its signal or a broken invariant.
+ * (upstream-session.ts), if there are such. A round that breaks off is logged once, and the next
+ * follows; corrupt WAL is dropped and fetched again. It ends by its signal or a broken invariant.
  */
 import { isDeepStrictEqual } from 'node:util';
 import { AssertionFailed } from '../base/assert.ts';

@@ -62,7 +62,7 @@ export async function archiveRelay(
   });
 }
 
-/** Writes rows and ends the segment, waits until it is archived; gives where the next one begins. */
+/** Writes rows, ends the segment and waits until it is archived; gives where the next begins. */
 export async function fillSegment(server: PostgresCluster, archive: string): Promise<Lsn> {
   await server.sql(
     `INSERT INTO load (payload) SELECT repeat(md5(i::text), 20) FROM generate_series(1, 300) i`,

@@ -1,6 +1,6 @@
 /**
  * A WAL receiver that runs between a primary in memory, an archive in memory if the test has one,
- * and a store on a disk of the test. It lives as long as the test; time passes by the primary's clock.
+ * and a store on a disk of the test. It lives as long as the test; its time is the primary's clock.
  */
 import type { TestContext } from 'node:test';
 import { WalArchive } from '../../src/archive/wal-archive.ts';

@@ -19,6 +19,7 @@ import {
 import { PostgresCluster } from '../harness/postgres-cluster.ts';
 import { RawSession, describeHeard } from '../harness/raw-session.ts';
 import { waitFor, waitForValue } from '../harness/wait.ts';
+import { WalcadeNode } from '../harness/walcade-node.ts';
 
 const COUNT = 'SELECT count(*) FROM load';
 
@@ -142,6 +143,45 @@ test('a promotion that only the archive tells of leads everybody below over', as
 });
 
 // PostgreSQL's own scenario: a standby of a promoted one, and the archive has its history only.
+test('an attached server is fed by the archive; a node that leads reads it no more', async (t) => {
+  const cluster = await archivedCluster(t);
+  const { tree, primary, archive, restoreCommand } = cluster;
+  const node = await WalcadeNode.init(tree, {
+    name: 'node',
+    upstream: primary.conninfo,
+    withPostgres: true,
+    settings: { restore_command: restoreCommand, wal_retrieve_retry_interval: '200ms' },
+  });
+  await node.configure({ primary_conninfo: '' });
+  await node.start();
+  const standby = await standbyOf(cluster, node);
+  await standby.start();
+  const end = await fillSegment(primary, archive);
+  for (const each of [node, standby]) await each.waitForReplay(end);
+  assert.equal(await node.dump(), await primary.dump());
+
+  // The primary is gone, and what is in the archive of it later is of another branch.
+  await primary.sql(`INSERT INTO load (payload) VALUES ('never archived')`);
+  const lost = await primary.sql('SELECT pg_walfile_name(pg_current_wal_lsn())');
+  const receiver = await standby.walReceiverPid();
+  const { code, stderr } = await node.cli(['promote', '-D', node.directory]);
+  assert.equal(code, 0, stderr);
+  await primary.sql('SELECT pg_switch_wal()');
+  await waitFor(`${lost} in the archive`, () => existsSync(join(archive, lost)));
+  await primary.stop();
+  await node.sql(`INSERT INTO load (payload) VALUES ('the first row of the new primary')`);
+  await standby.waitForCatchup(node);
+  assert.equal(await standby.dump(), await node.dump());
+  assert.equal(await standby.walReceiverPid(), receiver);
+  assert.equal((await node.status()).timeline, 2);
+  assert.doesNotMatch(await node.log.text(), new RegExp(`restored log file "${lost}"`));
+
+  // With nobody to ask for it, its slot on the primary that is gone is in nobody's way.
+  await node.stop();
+  const removed = await node.cli(['remove', '-D', node.directory, '--yes']);
+  assert.equal(removed.code, 0, removed.stderr);
+});
+
 test('with no more than the history in the archive the WAL is streamed', async (t) => {
   const cluster = await archivedCluster(t, { archives: '*.history' });
   const { tree, primary, archive } = cluster;
@@ -167,7 +207,7 @@ test('with no more than the history in the archive the WAL is streamed', async (
   await cascaded.waitForCatchup(promoted);
   assert.equal(await cascaded.dump(), await promoted.dump());
   assert.equal((await relay.status()).timeline, 2);
-  await relay.waitForLog(/restored log file "00000002.history" from archive/);
+  await relay.waitForLog(/new target timeline is 2/);
 });
 
 test('an archive that fails loses nothing, and the log says how it failed', async (t) => {
