@@ -52,8 +52,10 @@ export async function checkRemovable(disk: Disk, path: string): Promise<Removal>
 async function ownSlot(
   disk: Disk,
   directory: string,
-  { primarySlotName, clusterName: name, dataDirectory }: NodeConfig,
+  { primaryConninfo, primarySlotName, clusterName: name, dataDirectory }: NodeConfig,
 ): Promise<string | undefined> {
+  // A node that lives by an archive has nobody to ask: its primary may be gone for ever.
+  if (primaryConninfo === '') return undefined;
   const { place: recorded } = await readControlData(disk, directory);
   const data = dataDirectory ? resolve(directory, dataDirectory) : undefined;
   const now = await readPlace(directory, { name, primarySlotName, dataDirectory: data });
