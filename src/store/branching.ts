@@ -100,7 +100,7 @@ async function copyCommonPart(branch: Branch, store: BranchingStore): Promise<vo
   try {
     await writeCommonPart(branch, store);
   } finally {
-    // Also of a copy that broke off: no other segment is written before the name of this is durable.
+    // Also of a copy that broke off: no other segment is written before its name is durable.
     await store.writer.sync();
   }
 }

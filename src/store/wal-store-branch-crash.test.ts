@@ -1,5 +1,5 @@
 /**
- * A power cut at each single disk operation while a store goes on from timeline to timeline: a start
+ * A power cut at each disk operation while a store goes on from timeline to timeline: a start
  * finds it before or after the switch, never between, with the WAL of one history and no other's.
  */
 import assert from 'node:assert/strict';

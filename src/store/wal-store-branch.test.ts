@@ -130,7 +130,7 @@ test('no WAL is removed while a store branches: it may be what it goes on from',
   await next.stop();
 });
 
-test('a new store that begins before its timeline does serves what it has, and no more', async () => {
+test('a new store that begins before its timeline serves what it has, no more', async () => {
   const disk = await newNodeDisk({ timeline: timelineId(2) });
   const text = `1\t${formatLsn(endOf(3))}\n`;
   await writeFileDurably(disk, `${WAL}/00000002.history`, Buffer.from(text));

@@ -102,7 +102,7 @@ test('a recovery target below an ancestor’s switch point leaves both ancestors
   ]);
 });
 
-test('of two stories the current timeline’s is believed, else that of the file nearest to it', () => {
+test('of two stories the current timeline’s is believed, else the nearest file’s', () => {
   const histories = [
     told(2, '1 0/400'),
     told(4, '1 0/300', '2 0/500'),

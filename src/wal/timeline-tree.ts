@@ -18,7 +18,7 @@ export interface Fork {
   readonly reason: string;
 }
 
-/** What one history file tells: the fork of its timeline and those of the ancestors, oldest first. */
+/** What one history file tells: the forks of its ancestors and of its timeline, oldest first. */
 export interface ToldHistory {
   readonly timeline: TimelineId;
   readonly forks: readonly (Fork & { readonly timeline: TimelineId })[];

@@ -32,7 +32,7 @@ interface TimelinesJson {
   problems: { message: string }[];
 }
 
-test('the timelines of a node are a tree: what is current, what forked where, what is kept', async (t) => {
+test('the timelines of a node are a tree: which is current, which forked where', async (t) => {
   const { tree, primary } = await numberCluster(t);
   const node = await WalcadeNode.init(tree, { name: 'node', upstream: primary.conninfo });
   await node.start();
