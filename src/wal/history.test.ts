@@ -128,6 +128,18 @@ describe('timeline history', () => {
     assert.equal(switchPointOf(history, THREE), undefined);
   });
 
+  it('leaves a timeline where a later switch went back below its end', () => {
+    // A recovery towards the latest timeline, 2, that ended before timeline 1 did.
+    const undone = parseHistoryFile(THREE, '1\t0/501D008\n2\t0/4000100\n');
+    const left = { next: 3, switchPoint: parseLsn('0/4000100') };
+    assert.deepEqual(switchPointOf(undone, timelineId(1)), left);
+    assert.deepEqual(switchPointOf(undone, timelineId(2)), left);
+
+    // At one point each timeline is the next of the one before it.
+    const atOnce = parseHistoryFile(THREE, '1\t0/501D008\n2\t0/501D008\n');
+    assert.equal(switchPointOf(atOnce, timelineId(1))?.next, 2);
+  });
+
   it('has no switch point for a timeline that is no ancestor', () => {
     const sparse = parseHistoryFile(THREE, '1\t0/501D008\n');
     assert.deepEqual(

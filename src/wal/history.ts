@@ -7,7 +7,7 @@
  */
 import { assert } from '../base/assert.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
-import { INVALID_LSN, advance, lsn, timelineId, type Lsn, type TimelineId } from './lsn.ts';
+import { INVALID_LSN, advance, lsn, minLsn, timelineId, type Lsn, type TimelineId } from './lsn.ts';
 import { segmentStart } from './segment.ts';
 
 /** A timeline and its ancestors, oldest first, each with the position where it was left. */
@@ -132,7 +132,8 @@ export function ancestorHistory(history: TimelineHistory, timeline: TimelineId):
 /**
  * Where `timeline` was left in `history`, and for which timeline; undefined for the history's own
  * timeline, which goes on. Throws XX000 if it is not in the history, as timeline.c,
- * tliSwitchPoint() does.
+ * tliSwitchPoint() does. A later switch below that point left it there already: what was undone is
+ * no part of the history.
  */
 export function switchPointOf(
   history: TimelineHistory,
@@ -140,15 +141,18 @@ export function switchPointOf(
 ): { next: TimelineId; switchPoint: Lsn } | undefined {
   if (timeline === history.timeline) return undefined;
   const index = history.entries.findIndex((entry) => entry.timeline === timeline);
-  const entry = history.entries[index];
-  if (!entry) {
+  if (index < 0) {
     throw new WalcadeError(
       SQLSTATE.INTERNAL_ERROR,
       `requested timeline ${timeline} is not in this server's history`,
     );
   }
-  const next = history.entries[index + 1]?.timeline ?? history.timeline;
-  return { next, switchPoint: entry.switchPoint };
+  const later = history.entries.slice(index);
+  const switchPoint = later.map((entry) => entry.switchPoint).reduce((a, b) => minLsn(a, b));
+  // What begins above it has nothing of its own.
+  const before = later.findIndex((entry) => entry.switchPoint <= switchPoint);
+  const next = later[before + 1]?.timeline ?? history.timeline;
+  return { next, switchPoint };
 }
 
 /** Whether `timeline` is the history's own or an ancestor (timeline.c, tliInHistory()). */
