@@ -12,6 +12,7 @@ const STANDBY = {
   position: parseLsn('0/5000100'),
   timeline: timelineId(1),
   switchPoint: parseLsn('0/4000000'),
+  leftTimeline: timelineId(1),
 } as const;
 
 test('one that comes back is news only at another position', () => {
@@ -33,8 +34,8 @@ test('one that has not come back for a minute is forgotten', () => {
 });
 
 test('the log says where it is and where its timeline was left', () => {
-  const { message, detail } = divergenceOf(STANDBY);
+  const { message, detail } = divergenceOf({ ...STANDBY, timeline: timelineId(2) });
   assert.equal(message, `standby "standby" has WAL that is not in this server's history`);
-  const place = 'It is at 0/5000100 on timeline 1.';
+  const place = 'It is at 0/5000100 on timeline 2.';
   assert.equal(detail, `${place} This server's history forked from timeline 1 at 0/4000000.`);
 });

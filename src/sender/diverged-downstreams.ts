@@ -15,8 +15,9 @@ export interface DivergedDownstream {
   /** What it has replayed, or asked for, and of which timeline. */
   readonly position: Lsn;
   readonly timeline: TimelineId;
-  /** Where this node's history left that timeline. */
+  /** Where this node's history left that timeline, or the ancestor of it that both have. */
   readonly switchPoint: Lsn;
+  readonly leftTimeline: TimelineId;
 }
 
 /** A standby asks again each wal_retrieve_retry_interval, of 5 s if nobody changed it. */
@@ -58,14 +59,14 @@ function keyOf({ applicationName, user, peer }: DivergedDownstream): string {
 
 /** What the log says of one. */
 export function divergenceOf(downstream: DivergedDownstream): WalcadeError {
-  const { applicationName, position, timeline, switchPoint } = downstream;
+  const { applicationName, position, timeline, switchPoint, leftTimeline } = downstream;
   return new WalcadeError(
     SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
     `standby "${applicationName}" has WAL that is not in this server's history`,
     {
       detail:
         `It is at ${formatLsn(position)} on timeline ${timeline}. This server's history forked ` +
-        `from timeline ${timeline} at ${formatLsn(switchPoint)}.`,
+        `from timeline ${leftTimeline} at ${formatLsn(switchPoint)}.`,
       hint: 'Run pg_rewind on it, or make it anew from a base backup.',
     },
   );

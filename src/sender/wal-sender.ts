@@ -21,7 +21,8 @@ import {
 } from '../protocol/backend-messages.ts';
 import type { Connection } from '../protocol/connection.ts';
 import type { StartReplication } from '../protocol/replication-command.ts';
-import { switchPointOf } from '../wal/history.ts';
+import { partingPoint } from '../wal/history-parting.ts';
+import { isInHistory, parseHistoryFile, switchPointOf } from '../wal/history.ts';
 import { INVALID_LSN, type Lsn, type TimelineId, formatLsn, lsn, minLsn } from '../wal/lsn.ts';
 import { type DivergedDownstream, divergenceOf } from './diverged-downstreams.ts';
 import type { Downstream } from './downstreams.ts';
@@ -104,7 +105,7 @@ export class WalSender {
     const { pid } = this.#downstream;
     const slot = command.slot === undefined ? undefined : slots.acquire(command.slot, pid);
     try {
-      const plan = this.#plan(command);
+      const plan = await this.#plan(command);
       this.#downstream.slot = slot;
       this.#downstream.timeline = plan.timeline;
       this.#current = plan;
@@ -117,12 +118,14 @@ export class WalSender {
   }
 
   /** Checks the position against this node's history (walsender.c, StartReplication()). */
-  #plan({ start, timeline: asked }: StartReplication): StreamPlan {
+  async #plan({ start, timeline: asked }: StartReplication): Promise<StreamPlan> {
     const { store } = this.#context;
     const timeline = asked ?? store.timeline;
+    if (!isInHistory(store.history, timeline)) await this.#noteSideBranch({ start, timeline });
     const next = switchPointOf(store.history, timeline);
     if (next !== undefined && start > next.switchPoint) {
-      this.#noteDivergence({ position: start, timeline, switchPoint: next.switchPoint });
+      const { switchPoint } = next;
+      this.#noteDivergence({ position: start, timeline, switchPoint, leftTimeline: timeline });
       throw new WalcadeError(
         SQLSTATE.INTERNAL_ERROR,
         `requested starting point ${formatLsn(start)} on timeline ${timeline} ` +
@@ -142,10 +145,26 @@ export class WalSender {
     const { timeline, next } = this.#current ?? {};
     const { replay: position } = this.#downstream;
     if (timeline === undefined || next === undefined || position <= next.switchPoint) return;
-    this.#noteDivergence({ position, timeline, switchPoint: next.switchPoint });
+    const { switchPoint } = next;
+    this.#noteDivergence({ position, timeline, switchPoint, leftTimeline: timeline });
   }
 
-  #noteDivergence(at: Pick<DivergedDownstream, 'position' | 'timeline' | 'switchPoint'>): void {
+  /** Who is on a timeline that this history went past cannot go on; one ahead of it can, later. */
+  async #noteSideBranch({ start, timeline }: { start: Lsn; timeline: TimelineId }): Promise<void> {
+    const { store, histories } = this.#context;
+    const file = await histories.read(timeline);
+    if (file === undefined) return;
+    const other = parseHistoryFile(timeline, file);
+    if (isInHistory(other, store.timeline)) return;
+    const parting = partingPoint(store.history, other);
+    if (parting?.timeline === undefined) return;
+    const { timeline: leftTimeline, position: switchPoint } = parting;
+    this.#noteDivergence({ position: start, timeline, switchPoint, leftTimeline });
+  }
+
+  #noteDivergence(
+    at: Omit<DivergedDownstream, 'applicationName' | 'user' | 'peer' | 'isAttached'>,
+  ): void {
     const { downstreams, clock } = this.#context;
     const { applicationName, user, peer, isAttached } = this.#downstream;
     const diverged = { applicationName, user, peer, isAttached, ...at };
