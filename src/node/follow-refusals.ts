@@ -16,7 +16,7 @@ export function serverLeads(): WalcadeError {
     'cannot follow another upstream: the attached PostgreSQL server is a primary',
     {
       detail: 'It writes WAL of its own, which this node receives.',
-      hint: 'Run "walcade rejoin" to make it a standby of another server.',
+      hint: 'Stop the node and run "walcade rejoin" to make it a standby of another server.',
     },
   );
 }
@@ -81,7 +81,7 @@ export function serverIsPast(address: string, own: OwnWal, at: PartingPoint): Wa
       detail:
         `The two histories part ${describePartingPoint(at)}; ` +
         `the server has been given WAL up to ${formatLsn(own.served)}.`,
-      hint: 'Run "walcade rejoin" to take the server back to where they part.',
+      hint: 'Stop the node and run "walcade rejoin" to take the server back to there.',
     },
   );
 }

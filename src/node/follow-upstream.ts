@@ -5,16 +5,18 @@
  *
  *   connect ─▶ examine, wait while it is behind ─▶ write walcade.conf ─▶ reload ─▶ until it streams
  *
- * It lives as long as who has asked waits for the answer. Before the file is written nothing has
+ * A request lives as long as who has asked waits for the answer. Before the file is written nothing has
  * changed; what comes after is not undone.
  */
 import type { ReloadOutcome } from '../admin/control-socket.ts';
 import type { FollowOutcome, Report } from '../admin/follow-outcome.ts';
 import type { Clock } from '../base/clock.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
+import { Serial } from '../base/serial.ts';
 import { changeParameter } from '../config/conf-change.ts';
 import { loadHba } from '../config/hba.ts';
 import type { NodeConfig } from '../config/parameters.ts';
+import type { ServerRole } from '../postgres/server-role.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import { describeAddress } from '../protocol/network.ts';
 import { readUpstreamHistory } from '../receiver/upstream-histories.ts';
@@ -56,8 +58,8 @@ export interface FollowOptions {
   histories: HistoryFiles;
   control: ControlFile;
   receiver: WalReceiver;
-  /** What the attached server is; `none` for a relay. */
-  serverRole: () => 'none' | 'standby' | 'primary';
+  /** What the attached server is; undefined for a relay. */
+  serverRole: () => ServerRole | undefined;
   config: () => NodeConfig;
   /** Reads the configuration anew. */
   reload: () => Promise<ReloadOutcome>;
@@ -71,18 +73,25 @@ const CATCHUP_MS_MAX = 5_000;
 const STREAMING_MS_MAX = 10_000;
 const POLL_MS = 100;
 
-/** Has the node follow the upstream that `conninfo` names; resolves also when it is refused. */
-export async function followUpstream(
-  options: FollowOptions,
-  conninfo: string,
-  signal: AbortSignal,
-): Promise<FollowOutcome> {
-  const notices: Report[] = [];
-  try {
-    await new Follow(options, conninfo, notices).run(signal);
-    return { error: null, notices };
-  } catch (error) {
-    return { error: report(error), notices };
+export class UpstreamFollower {
+  readonly #options: FollowOptions;
+  readonly #requests = new Serial();
+
+  constructor(options: FollowOptions) {
+    this.#options = options;
+  }
+
+  /** Has the node follow the upstream that `conninfo` names; resolves also when it is refused. */
+  follow(conninfo: string, signal: AbortSignal): Promise<FollowOutcome> {
+    return this.#requests.run(async () => {
+      const notices: Report[] = [];
+      try {
+        await new Follow(this.#options, conninfo, notices).run(signal);
+        return { error: null, notices };
+      } catch (error) {
+        return { error: report(error), notices };
+      }
+    });
   }
 }
 
@@ -104,7 +113,8 @@ class Follow {
 
   async run(signal: AbortSignal): Promise<void> {
     const { directory, receiver, reload, config, serverRole } = this.#options;
-    if (serverRole() === 'primary') throw serverLeads();
+    const role = serverRole();
+    if (role !== undefined && role !== 'standby') throw serverLeads();
     await this.#withinTime(signal, (limit) => this.#examine(limit));
     signal.throwIfAborted();
     // What a reload would refuse is found out before anything is written.
@@ -124,8 +134,6 @@ class Follow {
     action: (limit: AbortSignal) => Promise<void>,
   ): Promise<void> {
     const limit = new AbortController();
-    const abort = (): void => limit.abort(signal.reason);
-    signal.addEventListener('abort', abort, { once: true });
     const timer = this.#options.clock.setTimer(EXAMINATION_MS_MAX, () =>
       limit.abort(
         new WalcadeError(
@@ -136,10 +144,9 @@ class Follow {
       ),
     );
     try {
-      await action(limit.signal);
+      await action(AbortSignal.any([signal, limit.signal]));
     } finally {
       timer.cancel();
-      signal.removeEventListener('abort', abort);
     }
   }
 
@@ -173,7 +180,7 @@ class Follow {
     if (join.kind === 'contested') throw isContested(address, join);
     if (join.kind === 'too-far') throw isTooFar(address, own, join.at);
     if (join.kind === 'forked') {
-      if (this.#options.serverRole() === 'standby') throw serverIsPast(address, own, join.at);
+      if (this.#options.serverRole() !== undefined) throw serverIsPast(address, own, join.at);
       this.#notices.push(report(hasForked(address, own, join.at)));
     }
     await this.#compareWal(client, own, upstream);

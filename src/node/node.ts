@@ -16,13 +16,11 @@ import {
   outcomeOf,
   serveControl,
 } from '../admin/control-socket.ts';
-import type { FollowOutcome } from '../admin/follow-outcome.ts';
 import { RestoreCommand } from '../archive/restore-command.ts';
 import { WalArchive } from '../archive/wal-archive.ts';
 import type { Clock } from '../base/clock.ts';
 import { type Disk, diskReadableBy } from '../base/disk.ts';
 import type { Log } from '../base/log.ts';
-import { Serial } from '../base/serial.ts';
 import { endTogether } from '../base/task-group.ts';
 import { describeConninfo } from '../config/conninfo.ts';
 import type { NodeConfig } from '../config/parameters.ts';
@@ -36,7 +34,7 @@ import { ReplicationSlots } from '../store/replication-slots.ts';
 import { WAL_DIRECTORY, WalStore } from '../store/wal-store.ts';
 import { INVALID_LSN } from '../wal/lsn.ts';
 import { Attachment } from './attachment.ts';
-import { type FollowOptions, followUpstream } from './follow-upstream.ts';
+import { UpstreamFollower } from './follow-upstream.ts';
 import { FrontDoor } from './front-door.ts';
 import { type Listeners, openListeners } from './listeners.ts';
 import { LiveConfig } from './live-config.ts';
@@ -49,7 +47,6 @@ import { runServerAndReceiver } from './server-and-receiver.ts';
 import { settlePlace } from './settle-place.ts';
 import { shownSettings } from './shown-settings.ts';
 import { UpstreamConnections } from './upstream-connections.ts';
-import { connectUpstream } from './upstream-connector.ts';
 
 export interface NodeOptions {
   directory: string;
@@ -106,7 +103,7 @@ class Node {
   readonly #promotions: Promotions;
   readonly #startedMs: number;
   readonly #live: LiveConfig;
-  readonly #follows = new Serial();
+  readonly #follower: UpstreamFollower;
   #isStopping = false;
 
   private constructor(
@@ -188,6 +185,18 @@ class Node {
       },
       clock,
       log,
+    });
+    this.#follower = new UpstreamFollower({
+      directory: options.directory,
+      connect: (conninfo, signal) => upstream.connectTo(conninfo, signal),
+      store,
+      histories,
+      control,
+      receiver: this.#receiver,
+      serverRole: () => attachment?.server.status.role,
+      config: () => this.#config,
+      reload: () => this.#reload(),
+      clock,
     });
     this.#context = {
       store,
@@ -283,7 +292,7 @@ class Node {
         status: () => this.#status(listeners.addresses),
         reload: () => this.#reload(),
         promote: (request) => outcomeOf(this.#promotions.promote(request)),
-        follow: (conninfo, asked) => this.#follow(conninfo, asked),
+        follow: (conninfo, asked) => this.#follower.follow(conninfo, asked),
       });
       receiverDoor = await this.#attachment?.listen((socket) => this.#door.acceptAttached(socket));
       onControls?.({
@@ -401,30 +410,6 @@ class Node {
       onLogLevel: (level) => this.#options.onLogLevel?.(level),
       log: this.#options.log,
     });
-  }
-
-  #follow(conninfo: string, signal: AbortSignal): Promise<FollowOutcome> {
-    const { directory, network, clock, log } = this.#options;
-    const server = this.#attachment?.server;
-    const options: FollowOptions = {
-      directory,
-      connect: (text, until) => {
-        const applicationName = this.#config.clusterName;
-        return connectUpstream({ network, clock, log }, { text, applicationName }, until);
-      },
-      store: this.#store,
-      histories: this.#context.histories,
-      control: this.#control,
-      receiver: this.#receiver,
-      serverRole: () => {
-        if (server === undefined) return 'none';
-        return server.status.role === 'standby' ? 'standby' : 'primary';
-      },
-      config: () => this.#config,
-      reload: () => this.#reload(),
-      clock,
-    };
-    return this.#follows.run(() => followUpstream(options, conninfo, signal));
   }
 
   #status(listen: string[]) {

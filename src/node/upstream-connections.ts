@@ -91,8 +91,13 @@ export class UpstreamConnections {
     for (;;) {
       await this.hold.pass(signal);
       if (server === undefined || this.#inForce !== undefined) return this.#connect(signal);
-      await server.changed.wait(signal);
+      await this.hold.stand(server.changed, signal);
     }
+  }
+
+  /** Whether the server's promotion is under way, ours or behind our back: nothing is to come. */
+  get isBeingPromoted(): boolean {
+    return this.hold.isClosed || this.#options.attachment?.server.status.role === 'promoting';
   }
 
   /**
@@ -158,8 +163,14 @@ export class UpstreamConnections {
     const inForce = this.#inForce;
     if (inForce === undefined) throw notNow();
     if (inForce === 'attached') return this.#connectToLeader(signal);
-    const { primaryConninfo: text, clusterName: applicationName } = this.#options.config();
-    if (text === '') throw noUpstream();
+    const { primaryConninfo } = this.#options.config();
+    if (primaryConninfo === '') throw noUpstream();
+    return this.connectTo(primaryConninfo, signal);
+  }
+
+  /** A connection to whom `text`, a connection string, names; throws what connectUpstream() throws. */
+  connectTo(text: string, signal: AbortSignal): Promise<ReplicationClient> {
+    const { clusterName: applicationName } = this.#options.config();
     return connectUpstream(this.#options, { text, applicationName }, signal);
   }
 
