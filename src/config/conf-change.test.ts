@@ -1,3 +1,4 @@
+/** Changes to walcade.conf, in directories of their own. */
 import assert from 'node:assert/strict';
 import fs from 'node:fs/promises';
 import { tmpdir } from 'node:os';

@@ -1,3 +1,4 @@
+/** Which servers fit target_session_attrs, by what they report or answer. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {

@@ -1,3 +1,4 @@
+/** What it means to join an upstream, as a table; what is served here ends at 0/300. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type TimelineHistory, parseHistoryFile } from '../wal/history.ts';

@@ -1,3 +1,4 @@
+/** Loops of one node and more, by the identities above an upstream. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { checkUpstreamPath } from './upstream-path.ts';

@@ -1,3 +1,4 @@
+/** Where histories part, seen from either side. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type TimelineHistory, parseHistoryFile, rootHistory } from './history.ts';
