@@ -5,12 +5,12 @@
  */
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { type Lsn, type TimelineId, formatLsn } from '../wal/lsn.ts';
-import type { Downstream } from './downstreams.ts';
+import type { PeerAddress } from '../protocol/network.ts';
 
 export interface DivergedDownstream {
   readonly applicationName: string;
   readonly user: string;
-  readonly peer: Downstream['peer'];
+  readonly peer: PeerAddress;
   readonly isAttached: boolean;
   /** What it has replayed, or asked for, and of which timeline. */
   readonly position: Lsn;
