@@ -1,3 +1,4 @@
+/** A stopped server's WAL, in segments that no server wrote. */
 import assert from 'node:assert/strict';
 import * as fs from 'node:fs/promises';
 import { tmpdir } from 'node:os';

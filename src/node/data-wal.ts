@@ -82,7 +82,7 @@ export class DataWal {
     return isWhole ? counter.commits : undefined;
   }
 
-  /** Where the last checkpoint before `position` is; undefined if the WAL does not go back to it. */
+  /** Where the last checkpoint before `position` is; undefined if WAL does not go back to it. */
   async checkpointBefore(position: Lsn): Promise<Lsn | undefined> {
     const { segmentBytes, systemIdentifier } = this.#options;
     for (let end = position; end > 0n; ) {
@@ -98,6 +98,13 @@ export class DataWal {
       end = start;
     }
     return undefined;
+  }
+
+  /** That WAL; undefined if not all is there. */
+  async read(from: Lsn, to: Lsn): Promise<Buffer | undefined> {
+    const parts: Buffer[] = [];
+    const isWhole = await this.#readAll(from, to, (part) => parts.push(Buffer.from(part)));
+    return isWhole ? Buffer.concat(parts) : undefined;
   }
 
   /** The segments of that WAL that are not in the first folder, and where they are. */

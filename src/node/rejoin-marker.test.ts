@@ -1,3 +1,4 @@
+/** How far a rejoin has come, as a file tells it. */
 import assert from 'node:assert/strict';
 import * as fs from 'node:fs/promises';
 import { tmpdir } from 'node:os';

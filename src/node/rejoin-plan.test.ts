@@ -1,17 +1,19 @@
+/** What becomes of a data directory, as decided by histories and positions. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { partingPoint } from '../wal/history-parting.ts';
 import type { TimelineHistory } from '../wal/history.ts';
 import { type Lsn, parseLsn, timelineId } from '../wal/lsn.ts';
-import { chooseCourse, describeLoss } from './rejoin-plan.ts';
+import { type OwnData, type UpstreamWal, chooseCourse, describeLoss } from './rejoin-plan.ts';
 
-test('data that ends at the fork or before follows as it is, what lies past it is taken back', () => {
+test('data that ends at the fork follows as it is, what lies past it is taken back', () => {
   const upstream = { history: history(2, '0/50'), walEnd: lsn('0/90') };
   const data = { history: history(1), isPrimary: true };
   for (const end of ['0/40', '0/50']) {
-    assert.deepEqual(chooseCourse({ ...data, end: lsn(end) }, upstream), { kind: 'follow' });
+    assert.deepEqual(courseOf({ ...data, end: lsn(end) }, upstream), { kind: 'follow' });
   }
   for (const end of [lsn('0/58'), undefined]) {
-    assert.deepEqual(chooseCourse({ ...data, end }, upstream), {
+    assert.deepEqual(courseOf({ ...data, end }, upstream), {
       kind: 'take back',
       loss: { timeline: 1, from: lsn('0/50'), to: end },
     });
@@ -21,11 +23,11 @@ test('data that ends at the fork or before follows as it is, what lies past it i
 test('an upstream that nobody promoted after this node is refused', () => {
   const same = { history: history(2, '0/50'), walEnd: lsn('0/90') };
   const primary = { history: history(2, '0/50'), end: lsn('0/80'), isPrimary: true };
-  assert.throws(() => chooseCourse(primary, same), {
+  assert.throws(() => courseOf(primary, same), {
     sqlstate: '55000',
     message: 'upstream is on timeline 2, like this node',
   });
-  assert.throws(() => chooseCourse(primary, { history: history(1), walEnd: lsn('0/90') }), {
+  assert.throws(() => courseOf(primary, { history: history(1), walEnd: lsn('0/90') }), {
     sqlstate: '55000',
     message: 'upstream is on timeline 1, behind timeline 2 of this node',
   });
@@ -34,9 +36,9 @@ test('an upstream that nobody promoted after this node is refused', () => {
 test('a standby may follow on its own timeline, unless it is ahead', () => {
   const upstream = { history: history(1), walEnd: lsn('0/90') };
   const standby = { history: history(1), isPrimary: false };
-  const course = chooseCourse({ ...standby, end: lsn('0/90') }, upstream);
+  const course = courseOf({ ...standby, end: lsn('0/90') }, upstream);
   assert.deepEqual(course, { kind: 'follow' });
-  assert.throws(() => chooseCourse({ ...standby, end: lsn('0/91') }, upstream), {
+  assert.throws(() => courseOf({ ...standby, end: lsn('0/91') }, upstream), {
     sqlstate: '55000',
     message: 'this node has replayed WAL up to 0/91, ahead of the upstream at 0/90',
   });
@@ -62,6 +64,10 @@ test('what is lost is told in bytes and transactions', () => {
   const absurd = { count: 1, firstUs: 2n ** 63n - 1n, lastUs: 2n ** 63n - 1n };
   assert.match(describeLoss(loss, absurd).transactions, /no time$/);
 });
+
+function courseOf(own: OwnData, upstream: UpstreamWal) {
+  return chooseCourse(own, upstream, partingPoint(own.history, upstream.history));
+}
 
 function lsn(text: string): Lsn {
   return parseLsn(text);

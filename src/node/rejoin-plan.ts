@@ -6,7 +6,7 @@
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { formatBytes } from '../base/format-bytes.ts';
 import type { Commits } from '../wal/commit-counter.ts';
-import { partingPoint } from '../wal/history-parting.ts';
+import type { PartingPoint } from '../wal/history-parting.ts';
 import type { TimelineHistory } from '../wal/history.ts';
 import { type Lsn, type TimelineId, distance, formatLsn } from '../wal/lsn.ts';
 
@@ -38,18 +38,22 @@ export interface LostWal {
 }
 
 /**
- * What is to be done so that `own` can follow `upstream`. Throws 55000 for an upstream that is not
- * ahead: on an older timeline, or on the same one.
+ * What is to be done so that `own` can follow `upstream`, from which it parts at `fork`, if at all.
+ * Throws 55000 for an upstream that is not ahead: on an older timeline, or on the same one.
  */
-export function chooseCourse(own: OwnData, upstream: UpstreamWal): Course {
+export function chooseCourse(
+  own: OwnData,
+  upstream: UpstreamWal,
+  fork: PartingPoint | undefined,
+): Course {
   const { timeline } = own.history;
-  if (upstream.history.timeline < timeline) {
+  const theirs = upstream.history.timeline;
+  if (theirs < timeline) {
     throw notAhead(
-      `upstream is on timeline ${upstream.history.timeline}, behind timeline ${timeline} of this node`,
+      `upstream is on timeline ${theirs}, behind timeline ${timeline} of this node`,
       'Name the server that was promoted last, or one below it.',
     );
   }
-  const fork = partingPoint(own.history, upstream.history);
   if (fork === undefined) {
     checkSameTimeline(own, upstream);
     return { kind: 'follow' };

@@ -3,12 +3,14 @@
  * found out, and put into words, before anything is changed.
  */
 import type { Disk } from '../base/disk.ts';
+import { partingPoint } from '../wal/history-parting.ts';
 import { formatLsn } from '../wal/lsn.ts';
 import { StoppedData } from './rejoin-data.ts';
 import { type RejoinStep, hasUsableData } from './rejoin-marker.ts';
 import { type LostWal, chooseCourse, describeLoss } from './rejoin-plan.ts';
 import { type RewindParts, whyNotRewind } from './rejoin-rewind.ts';
 import { type StoreCourse, chooseStore } from './rejoin-store.ts';
+import { partingFrom } from './rejoin-twins.ts';
 
 export type Proposal =
   /** It can follow as it is, with the node's store or a new one. */
@@ -31,6 +33,8 @@ interface Replacing {
   readonly loss: { readonly wal: string; readonly transactions: string } | undefined;
 }
 
+const TWIN = 'The two have given one number to two timelines, which it would take for the same.';
+
 /** Throws 55000 if there is nothing that this upstream could be followed for. */
 export async function proposeRejoin(
   disk: Disk,
@@ -43,14 +47,19 @@ export async function proposeRejoin(
   }
   const { history, facts } = upstream;
   const data = await StoppedData.read(node, history);
-  const course = chooseCourse(data.own, { history, walEnd: facts.identity.walEnd });
+  const { own, wal } = data;
+  const told = partingPoint(own.history, history);
+  const fork =
+    own.end === undefined ? told : await partingFrom(upstream, { wal, ...own, end: own.end });
+  const course = chooseCourse(own, { history, walEnd: facts.identity.walEnd }, fork);
   if (course.kind === 'take back') {
     const { loss: lost } = course;
     const { from, to } = lost;
-    const commits = to === undefined ? undefined : await data.wal.commits(from, to);
+    const commits = to === undefined ? undefined : await wal.commits(from, to);
     const reason = `The two have parted at ${formatLsn(from)}.`;
     const replacing = { reason, loss: describeLoss(lost, commits) };
-    const noRewind = await whyNotRewind({ ...parts, data });
+    const isTwin = fork?.position !== told?.position;
+    const noRewind = isTwin ? TWIN : await whyNotRewind({ ...parts, data });
     if (noRewind !== undefined) return { method: 'base backup', noRewind, ...replacing };
     return { method: 'pg_rewind', data, lost, ...replacing };
   }

@@ -13,7 +13,7 @@ import { type ReplicationClient, singleValue } from '../protocol/client.ts';
 import type { MakingDoors } from './make-node.ts';
 import type { StoppedData } from './rejoin-data.ts';
 import type { LostWal } from './rejoin-plan.ts';
-import type { NewUpstream } from './rejoin-store.ts';
+import type { NewUpstream } from './rejoin-upstream.ts';
 import type { StoppedNode } from './stopped-node.ts';
 import { libpqAccess } from './upstream-connector.ts';
 

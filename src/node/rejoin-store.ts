@@ -15,19 +15,12 @@ import { partingPoint } from '../wal/history-parting.ts';
 import { type TimelineHistory, parseHistoryFileName } from '../wal/history.ts';
 import { type Lsn, type TimelineId, minLsn } from '../wal/lsn.ts';
 import { isSegmentName } from '../wal/segment.ts';
+import { DataWal } from './data-wal.ts';
+import { partingFrom } from './rejoin-twins.ts';
+import type { NewUpstream } from './rejoin-upstream.ts';
 import { askForWal } from './served-wal.ts';
 import type { StoppedNode } from './stopped-node.ts';
 import { type StoreStart, startForRedo } from './store-start.ts';
-import type { UpstreamFacts } from './upstream-facts.ts';
-
-/** The server that is to be followed. */
-export interface NewUpstream {
-  readonly facts: UpstreamFacts;
-  readonly history: TimelineHistory;
-  readonly client: ReplicationClient;
-  /** A further connection to it. */
-  readonly connect: () => Promise<ReplicationClient>;
-}
 
 export type StoreCourse =
   | { readonly kind: 'is kept' }
@@ -56,14 +49,16 @@ async function isOfUse(
   upstream: NewUpstream,
   redo: Lsn,
 ): Promise<boolean> {
-  const { segmentBytes, flushed, walk } = control;
+  const { segmentBytes, systemIdentifier, flushed, walk } = control;
   const names = await accessing('read directory', walDirectory, () => disk.list(walDirectory));
   const histories = new HistoryFiles(disk, walDirectory);
   if (await hasOtherHistories(names, histories, upstream)) return false;
   const history = await histories.history(control.timeline);
   const oldest = oldestWhole(names, { history, received: flushed, segmentBytes });
-  const fork = partingPoint(history, upstream.history)?.position ?? flushed;
-  const joint = minLsn(minLsn(fork, flushed), upstream.facts.identity.walEnd);
+  const wal = new DataWal({ folders: [walDirectory], history, segmentBytes, systemIdentifier });
+  const fork = await partingFrom(upstream, { wal, history, end: flushed });
+  if (fork?.position !== partingPoint(history, upstream.history)?.position) return false;
+  const joint = minLsn(minLsn(fork?.position ?? flushed, flushed), upstream.facts.identity.walEnd);
   if (oldest === undefined || minLsn(minLsn(redo, walk.from), joint) < oldest) return false;
   return isServed(upstream, await startForRedo(upstream.client, upstream.facts, joint));
 }
@@ -111,7 +106,7 @@ export async function beginAnew(
   }
 }
 
-/** A number that two servers have given to two timelines, or one that the upstream has not got to. */
+/** Of a number that was given to two timelines, or that the upstream has not got to. */
 async function hasOtherHistories(
   names: readonly string[],
   histories: HistoryFiles,

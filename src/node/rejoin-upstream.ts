@@ -1,11 +1,21 @@
-/** Whether a server can be followed by a node that it did not send WAL to before. */
+/** A server that a node did not receive WAL from before, and whether it can be followed. */
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import { readUpstreamPath } from '../receiver/upstream-identity.ts';
+import type { TimelineHistory } from '../wal/history.ts';
 import { formatSegmentBytes } from '../wal/segment.ts';
 import { checkSameMajor } from './stopped-data.ts';
 import type { StoppedNode } from './stopped-node.ts';
 import type { UpstreamFacts } from './upstream-facts.ts';
+
+/** The server that is to be followed. */
+export interface NewUpstream {
+  readonly facts: UpstreamFacts;
+  readonly history: TimelineHistory;
+  readonly client: ReplicationClient;
+  /** A further connection to it. */
+  readonly connect: () => Promise<ReplicationClient>;
+}
 
 /**
  * Throws 55000 unless the upstream is a server of the node's cluster and major version that does

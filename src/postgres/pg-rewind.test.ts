@@ -1,3 +1,4 @@
+/** What pg_rewind is given and what is made of its answers, with scripts in its place. */
 import assert from 'node:assert/strict';
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

@@ -32,6 +32,9 @@ import {
 import { PAGE_BYTES } from '../wal/page.ts';
 import { overlapStart } from './stored-overlap.ts';
 
+/** Where stored WAL can be read. */
+export type ComparableWal = Pick<WalStore, 'history' | 'read'>;
+
 /** WAL of one timeline of the store's history, up to a position that was served. */
 export interface WalRange {
   timeline: TimelineId;
@@ -97,7 +100,7 @@ async function searchBetween(
  */
 export async function firstDifference(
   client: ReplicationClient,
-  store: WalStore,
+  store: ComparableWal,
   range: WalRange,
 ): Promise<Lsn | undefined> {
   const stored = await readStored(store, range);
@@ -178,7 +181,7 @@ async function untilCopyDone(client: ReplicationClient): Promise<void> {
   }
 }
 
-async function readStored(store: WalStore, { start, end }: WalRange): Promise<Buffer> {
+async function readStored(store: ComparableWal, { start, end }: WalRange): Promise<Buffer> {
   const parts: Buffer[] = [];
   for (let at = start; at < end; ) {
     const chunk = await store.read(store.history, at, end);

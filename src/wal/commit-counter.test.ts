@@ -1,3 +1,4 @@
+/** Commits counted in WAL that no server wrote. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type RecordToBuild, buildWal } from '../../test/harness/wal-builder.ts';
@@ -20,7 +21,7 @@ test('what commits nothing is not counted', () => {
   assert.deepEqual(count([abort, prepare, heap]), NONE);
 });
 
-test('a prepared transaction counts when it is committed, and flags of the record are no matter', () => {
+test('a prepared transaction counts when it is committed, whatever else the record says', () => {
   const records = [
     { ...commit(5n), info: 0x30 },
     { ...commit(6n), info: 0x80 },

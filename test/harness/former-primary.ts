@@ -29,8 +29,6 @@ export interface FormerPrimaryOptions {
   settings?: Record<string, string | number | boolean>;
 }
 
-const PROMOTE = 'SELECT pg_promote(true, 60)';
-
 /** Both nodes were made below a primary that is gone; the first was promoted, then the second. */
 export async function formerPrimary(
   t: TestContext,
@@ -60,8 +58,7 @@ export async function formerPrimary(
   const old = await make('old', primary.conninfo);
   await old.waitForCatchup(primary);
   await primary.stop();
-  await old.sql(PROMOTE);
-  await old.waitForSql('SELECT pg_is_in_recovery()', 'f');
+  await promote(old);
   const current = await make('current', old.conninfo);
   await old.sql('INSERT INTO number SELECT generate_series(1, 1000)');
   await current.waitForCatchup(old);
@@ -73,11 +70,16 @@ export async function formerPrimary(
   else await old.kill9();
   if (writes.length > 0) await current.start();
   if (isPromoted) {
-    await current.sql(PROMOTE);
-    await current.waitForSql('SELECT pg_is_in_recovery()', 'f');
+    await promote(current);
     await current.sql('INSERT INTO number VALUES (-1)');
   }
   return { tree, primary, old, current };
+}
+
+/** Behind the node's back. */
+export async function promote(node: WalcadeNode): Promise<void> {
+  await node.sql('SELECT pg_promote(true, 60)');
+  await node.waitForSql('SELECT pg_is_in_recovery()', 'f');
 }
 
 function withServer(directory: string): string[] {

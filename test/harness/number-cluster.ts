@@ -6,6 +6,7 @@ import { chown } from 'node:fs/promises';
 import type { TestContext } from 'node:test';
 import { postgresUser } from './postgres-binaries.ts';
 import { PostgresCluster } from './postgres-cluster.ts';
+import type { SqlServer } from './sql-server.ts';
 import { TestDirectory } from './test-directory.ts';
 import { WalcadeNode } from './walcade-node.ts';
 
@@ -37,7 +38,7 @@ export async function numberClusterWithNode(
 
 /** Makes an empty tablespace on the primary and gives its directory. */
 export async function makeTablespace(
-  { tree, primary }: NumberCluster,
+  { tree, primary }: { tree: TestDirectory; primary: SqlServer },
   name: string,
 ): Promise<string> {
   const location = await tree.makeDirectory(name);

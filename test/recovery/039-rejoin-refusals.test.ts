@@ -152,7 +152,7 @@ test('a base backup that breaks off leaves all as it was', async (t) => {
   await expectFollows(cluster);
 });
 
-test('what was broken off later is finished by the next rejoin, and no start comes before', async (t) => {
+test('what was broken off later is finished by the next rejoin, not started', async (t) => {
   const cluster = await formerPrimary(t, { writes: WRITES });
   const { old, current } = cluster;
   const done = await rejoin(cluster, current.conninfo, '--yes');

@@ -10,9 +10,12 @@ import {
   type FormerPrimary,
   type FormerPrimaryOptions,
   formerPrimary,
+  promote,
 } from '../harness/former-primary.ts';
+import { makeTablespace, numberCluster } from '../harness/number-cluster.ts';
 import { type Outcome, walcade } from '../harness/command-line.ts';
 import { findTools } from '../harness/postgres-tools.ts';
+import { WalcadeNode } from '../harness/walcade-node.ts';
 
 const WRITES = [
   'INSERT INTO number VALUES (-2)',
@@ -23,7 +26,7 @@ const WRITES = [
 /** What its receiver says of the WAL that it keeps as a branch. */
 const FORKED = /the upstream's history forked off timeline 2 before/;
 
-test('a former primary that wrote on comes back by a base backup, and is told its loss', async (t) => {
+test('a former primary that wrote on comes back by a base backup, told its loss', async (t) => {
   const cluster = await formerPrimary(t, { writes: WRITES, ends: 'by a crash' });
   const { stdout, stderr, status } = await rejoin(cluster, '--yes');
   assert.equal(status, 0, stderr);
@@ -76,6 +79,61 @@ test('without checksums and hints there is a base backup instead of pg_rewind', 
   assert.match(stderr, /^ +no pg_rewind: It needs data checksums or wal_log_hints, /m);
   assert.match(stdout, /^data +replaced by a base backup of \d+ MB$/m);
   cluster.old.expectLog(FORKED);
+  await expectFollows(cluster);
+});
+
+// Both take the number 2 at the same position, and no history file tells one from the other.
+test('of two nodes that were promoted at once, one comes back to the other', async (t) => {
+  const { tree, primary } = await numberCluster(t);
+  const upstream = primary.conninfo;
+  const make = async (name: string): Promise<WalcadeNode> => {
+    const node = await WalcadeNode.init(tree, { name, upstream, withPostgres: true });
+    await node.start();
+    await node.waitForCatchup(primary);
+    return node;
+  };
+  const cluster = { tree, primary, old: await make('old'), current: await make('current') };
+  const { old, current } = cluster;
+  await primary.stop();
+  for (const node of [old, current]) await promote(node);
+  await old.sql('INSERT INTO number VALUES (-2)');
+  await current.sql('INSERT INTO number VALUES (-3)');
+  await old.stop();
+  const { stdout, stderr, status } = await rejoin(cluster, '--yes');
+  assert.equal(status, 0, stderr);
+  assert.match(stderr, /^lost +\d+ bytes of WAL on timeline 2 after /m);
+  assert.match(stderr, /^ +no pg_rewind: The two have given one number to two timelines, /m);
+  assert.match(stdout, /^WAL +begins anew at /m);
+  await expectFollows(cluster);
+  assert.equal(await old.sql('SELECT value FROM number WHERE value < -1 ORDER BY 1'), '-4\n-3');
+});
+
+test('tablespaces go where they are told to, and those of the old data are left', async (t) => {
+  const cluster = await formerPrimary(t, { writes: WRITES });
+  const { tree, old, current } = cluster;
+  const location = await makeTablespace({ tree, primary: current }, 'first');
+  await current.sql('CREATE TABLE elsewhere TABLESPACE first AS SELECT 1 AS value');
+  const refused = await rejoin(cluster, '--yes');
+  assert.match(refused.stderr, /first" exists but is not empty$/m);
+  assert.match(
+    refused.stderr,
+    /^HINT: {2}Use --tablespace-mapping ".*=DIRECTORY" to put it elsew/m,
+  );
+  assert.deepEqual(await leftovers(cluster), []);
+
+  const place = join(await tree.makeDirectory('places'), 'a');
+  const map = (to: string): string[] => ['--tablespace-mapping', `${location}=${to}`];
+  const first = await rejoin(cluster, '--yes', ...map(place));
+  assert.equal(first.status, 0, first.stderr);
+  old.expectLog(FORKED);
+  await expectFollows(cluster);
+  await old.stop();
+
+  // Once more, as after a pg_rewind that was broken off: the tablespace that it has now is left.
+  await fs.writeFile(join(old.directory, 'walcade.rejoin'), 'rewinding\n');
+  const second = await rejoin(cluster, ...map(`${place}-2`));
+  assert.equal(second.status, 0, second.stderr);
+  assert.match(second.stdout, new RegExp(`^left +${place}: a tablespace of the old data$`, 'm'));
   await expectFollows(cluster);
 });
 
