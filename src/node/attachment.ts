@@ -18,7 +18,7 @@ import { readControlData } from '../postgres/control-data.ts';
 import { readMajor } from '../postgres/data-directory.ts';
 import { readRecoveryStart } from '../postgres/recovery-start.ts';
 import { type ServerPrograms, findServerPrograms } from '../postgres/server-programs.ts';
-import { serverSettings } from '../postgres/server-settings.ts';
+import { restoreRequest, serverSettings } from '../postgres/server-settings.ts';
 import { readServerRole } from '../postgres/server-role.ts';
 import { type ServerUser, serverUser } from '../postgres/server-user.ts';
 import type { ControlData } from '../store/control-file.ts';
@@ -105,6 +105,11 @@ export class Attachment implements AttachedDoor {
   /** From where on the server needs WAL if it starts now, as last read. */
   get redo(): Lsn {
     return this.#redo;
+  }
+
+  /** By which its restore_command asks before it copies. */
+  get restoreRequest(): string {
+    return restoreRequest({ walSocketDirectory: this.#sockets.walSockets });
   }
 
   /** Reads it anew. Throws what readRecoveryStart() throws. */

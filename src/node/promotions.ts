@@ -10,7 +10,9 @@ import { Condition } from '../base/condition.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import { accessing, ifThere } from '../base/file-access-error.ts';
 import { endTogether } from '../base/task-group.ts';
+import type { Attachment } from './attachment.ts';
 import { dropAttachedSlot, hasAttachedSlot } from './attached-slot.ts';
+import { answerRestoreRequests } from './restore-requests.ts';
 import { type PromotionOptions, promoteNode } from './promotion.ts';
 
 export interface PromotionsOptions extends PromotionOptions {
@@ -24,8 +26,8 @@ const TRIGGER_TIMEOUT_MS = 60_000;
 
 interface Asked {
   request: PromoteRequest;
-  done(): void;
-  failed(error: unknown): void;
+  done: () => void;
+  failed: (error: unknown) => void;
 }
 
 export class Promotions {
@@ -55,11 +57,13 @@ export class Promotions {
   }
 
   async run(signal: AbortSignal): Promise<void> {
+    const { attachment } = this.#options;
     this.#isRunning = true;
     try {
       await endTogether(signal, [
         (group) => this.#takeRequests(group),
         (group) => this.#watchTriggerFile(group),
+        ...(attachment === undefined ? [] : [this.#answerServer.bind(this, attachment)]),
       ]);
     } finally {
       this.#isRunning = false;
@@ -129,6 +133,17 @@ export class Promotions {
         log.error(error);
       });
     }
+  }
+
+  /** Has the server copy all that downstreams may have been sent, if it is being promoted. */
+  async #answerServer(attachment: Attachment, signal: AbortSignal): Promise<void> {
+    const { upstream, store, log } = this.#options;
+    const untilComplete = async (): Promise<void> => {
+      if (!upstream.isBeingPromoted) return;
+      await upstream.hold.untilReceiverIsHere(signal);
+      await store.drained(signal);
+    };
+    await answerRestoreRequests({ path: attachment.restoreRequest, untilComplete, log }, signal);
   }
 
   get #isStandby(): boolean {

@@ -1,6 +1,7 @@
 /** The WAL receiver is held only where it has no stream, and goes on when it may. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Condition } from '../base/condition.ts';
 import { ReceiverHold } from './receiver-hold.ts';
 
 const NEVER = new AbortController().signal;
@@ -40,6 +41,15 @@ test('a receiver that is held twice has no stream to end', async () => {
   await hold.close(end, NEVER);
   assert.deepEqual(ends, ['end']);
   hold.open();
+  await receiver;
+});
+
+test('a receiver that waits for something else stands here as well', async () => {
+  const hold = new ReceiverHold();
+  const news = new Condition();
+  const receiver = hold.stand(news, NEVER);
+  await hold.untilReceiverIsHere(NEVER);
+  news.notify();
   await receiver;
 });
 

@@ -20,6 +20,11 @@ export class ReceiverHold {
   async close(endStream: () => void, signal: AbortSignal): Promise<void> {
     this.#isClosed = true;
     if (!this.#isReceiverHere) endStream();
+    await this.untilReceiverIsHere(signal);
+  }
+
+  /** Resolves once the receiver stands here; rejects with the signal's reason. */
+  async untilReceiverIsHere(signal: AbortSignal): Promise<void> {
     while (!this.#isReceiverHere) await this.#changed.wait(signal);
   }
 
@@ -30,14 +35,17 @@ export class ReceiverHold {
 
   /** For the receiver: resolves while it is open; rejects with the signal's reason. */
   async pass(signal: AbortSignal): Promise<void> {
-    while (this.#isClosed) {
-      this.#isReceiverHere = true;
-      this.#changed.notify();
-      try {
-        await this.#changed.wait(signal);
-      } finally {
-        this.#isReceiverHere = false;
-      }
+    while (this.#isClosed) await this.stand(this.#changed, signal);
+  }
+
+  /** For the receiver: as `changed.wait`, and it stands here meanwhile. */
+  async stand(changed: Condition, signal: AbortSignal): Promise<void> {
+    this.#isReceiverHere = true;
+    this.#changed.notify();
+    try {
+      await changed.wait(signal);
+    } finally {
+      this.#isReceiverHere = false;
     }
   }
 }

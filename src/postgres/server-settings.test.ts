@@ -1,7 +1,8 @@
 /** The attached server's command line, and that what is quoted in it comes out as it went in. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { chmod, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, mkdtemp, readFile, readdir, rm, watch, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -81,6 +82,27 @@ for (const name of ODD_NAMES) {
   });
 }
 
+test('restore_command waits for the node, but not for one that is gone', async (t) => {
+  const { walDirectory, dataDirectory } = await makeDirectories(t, "o'clock");
+  const segment = join(walDirectory, '000000010000000000000003');
+  await writeFile(segment, 'before');
+  const request = join(walDirectory, 'restoring');
+  const restored = join(dataDirectory, 'pg_wal/RECOVERYXLOG');
+  const place = { walDirectory, dataDirectory, request };
+  assert.equal((await restore(place, '000000010000000000000003')).code, 0);
+  assert.equal(await readFile(restored, 'utf8'), 'before');
+
+  const restoring = restore(place, '000000010000000000000003');
+  for await (const { filename } of watch(walDirectory)) {
+    if (filename !== 'restoring' || !existsSync(request)) continue;
+    await writeFile(segment, 'all');
+    await rm(request);
+    break;
+  }
+  assert.deepEqual(await restoring, { code: 0, output: '' });
+  assert.equal(await readFile(restored, 'utf8'), 'all');
+});
+
 test('restore_command is silent about a file that is not there', async (t) => {
   const directories = await makeDirectories(t, "o'clock");
   const result = await restore(directories, '00000002.history');
@@ -123,15 +145,18 @@ async function makeDirectories(
 
 /** Runs the command as the server does: BuildRestoreCommand(), system(). */
 function restore(
-  place: { walDirectory: string; dataDirectory: string; path?: string },
+  place: { walDirectory: string; dataDirectory: string; path?: string; request?: string },
   file: string,
 ): Promise<{ code: number; output: string }> {
   const values: Record<string, string> = { '%f': file, '%p': 'pg_wal/RECOVERYXLOG', '%%': '%' };
-  const command = restoreCommand(place.walDirectory).replace(/%./g, (each) => {
-    const value = values[each];
-    assert.ok(value !== undefined, `PostgreSQL 16 refuses ${each}`);
-    return value;
-  });
+  const command = restoreCommand(place.walDirectory, place.request ?? '/nowhere/restoring').replace(
+    /%./g,
+    (each) => {
+      const value = values[each];
+      assert.ok(value !== undefined, `PostgreSQL 16 refuses ${each}`);
+      return value;
+    },
+  );
   const env = { ...process.env, PATH: place.path ?? process.env['PATH'] };
   return new Promise((resolve) => {
     const options = { cwd: place.dataDirectory, env };

@@ -60,7 +60,7 @@ export function serverSettings(options: ServerSettingsOptions): Record<string, s
     wal_receiver_create_temp_slot: 'off',
     // For the node's view of its server, and what it reports on to its upstream.
     wal_receiver_status_interval: '1s',
-    restore_command: restoreCommand(options.walDirectory),
+    restore_command: restoreCommand(options.walDirectory, restoreRequest(options)),
     recovery_target_timeline: 'latest',
     ...WITHOUT_LEFTOVERS,
     // A file of this name may be here too, and would promote the server at its first start.
@@ -96,17 +96,35 @@ const LOGGING = {
 };
 
 /**
+ * The file that the server's restore_command makes before it copies, and the node takes away when
+ * all is there that it will pass on: while the server is promoted, that is the end of the timeline.
+ */
+export function restoreRequest({
+  walSocketDirectory,
+}: Pick<ServerSettingsOptions, 'walSocketDirectory'>): string {
+  return join(walSocketDirectory, 'restoring');
+}
+
+/**
  * A restore_command that copies from `walDirectory`: segments under their names, the unfinished
  * one too, and history files. It needs no node, so that whoever promotes the server, it first
- * replays all that the node holds.
+ * replays all that the node holds: `request` is waited for a fifth of a second at most, since the
+ * node may be gone.
  *
  * A file that is not there is status 1, in silence. So is everything else that goes wrong: above
  * 125, as for a missing `cp`, the server would give up (xlogarchive.c, RestoreArchivedFile()).
  */
-export function restoreCommand(walDirectory: string): string {
-  // Within single quotes a shell takes all but those as they are; the server takes %f and %%.
-  const quoted = `'${walDirectory.replaceAll('%', '%%').replaceAll("'", "'\\''")}/%f'`;
-  return `f=${quoted}; test -f "$f" && cp "$f" "%p" || exit 1`;
+export function restoreCommand(walDirectory: string, request: string): string {
+  const wait = 'while test -e "$r" -a $n -lt 20; do sleep 0.01; n=$((n+1)); done 2>/dev/null';
+  return (
+    `f=${quoted(walDirectory)}/%f; r=${quoted(request)}; n=0; test -f "$f" || exit 1; ` +
+    `{ rm -f "$r"; true >"$r"; } 2>/dev/null; ${wait}; cp "$f" "%p" || exit 1`
+  );
+}
+
+/** Within single quotes a shell takes all but those as they are; the server takes %f and %%. */
+function quoted(path: string): string {
+  return `'${path.replaceAll('%', '%%').replaceAll("'", "'\\''")}'`;
 }
 
 /** One directory as a value of unix_socket_directories (varlena.c, SplitDirectoriesString()). */

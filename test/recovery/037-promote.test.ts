@@ -174,6 +174,31 @@ test('a promotion behind our back is followed, with the server held behind', asy
   await assertFollowsItself(slave);
 });
 
+for (const [how, act] of [
+  ['walcade promote', promote],
+  ['pg_promote()', async (node: WalcadeNode) => void (await node.sql('SELECT pg_promote()'))],
+] as const) {
+  test(`${how} while the primary is written to costs nobody a connection`, async (t) => {
+    const all = await cascade(t);
+    const { primary, slave } = all;
+    const before = await connections(all);
+    let isOver = false;
+    const load = writeUntil(primary, () => isOver);
+    await waitFor('the load to arrive', async () => (await slave.sql(COUNT)) > '100');
+    await act(slave);
+    await assertLeads(all, -1, 2);
+    assert.deepEqual(await connections(all), before);
+    isOver = true;
+    await load;
+  });
+}
+
+const COUNT = 'SELECT count(*) FROM number';
+
+async function writeUntil(server: SqlServer, isOver: () => boolean): Promise<void> {
+  while (!isOver()) await server.sql('INSERT INTO number SELECT generate_series(1, 100)');
+}
+
 test('the trigger file promotes the node once, and is gone then', async (t) => {
   const { primary, node } = await numberClusterWithNode(t);
   const path = join(node.directory, 'promote.now');
