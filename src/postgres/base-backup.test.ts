@@ -12,6 +12,7 @@ import {
 } from '../../test/harness/composed-backup.ts';
 import { ManualClock, settle } from '../../test/harness/manual-clock.ts';
 import { MemoryUpstream } from '../../test/harness/memory-upstream.ts';
+import { waitFor } from '../../test/harness/wait.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import {
   COPY_DONE,
@@ -88,7 +89,7 @@ test('a backup for another user is his when all of it is there, and not before',
   const end = told.splice(-3);
   await upstream.say(...told);
   const manifestFile = join(root, 'data/backup_manifest');
-  while ((await fs.stat(manifestFile).catch(() => undefined)) === undefined) await settle();
+  await waitFor('the manifest', () => fs.stat(manifestFile).catch(() => undefined));
   for (const name of ['data', 'ts']) {
     const { uid, mode } = await fs.stat(join(root, name));
     assert.deepEqual([uid, mode & 0o777], [0, 0o700], name);
@@ -157,7 +158,9 @@ test('a stopped backup ends with the reason and leaves nothing', async (t) => {
   const taking = assert.rejects(begin({ signal: stop.signal }), /late/);
   await upstream.say(...messages.slice(0, -1));
   const kept = join(root, 'data/backup_manifest');
-  while ((await fs.stat(kept).catch(() => undefined))?.size !== manifest().length) await settle();
+  await waitFor('all of the manifest', async () => {
+    return (await fs.stat(kept).catch(() => undefined))?.size === manifest().length;
+  });
   await settle();
   const said = upstream.say(messages.at(-1) as Buffer);
   for (let turn = 0; turn < 3; turn += 1) await new Promise((resolve) => setImmediate(resolve));

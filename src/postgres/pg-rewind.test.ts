@@ -4,6 +4,7 @@ import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { waitFor } from '../../test/harness/wait.ts';
 import { type RewindOptions, describeSaid, hasRewind, runRewind } from './pg-rewind.ts';
 
 test('pg_rewind is there if it can be run', async (t) => {
@@ -42,7 +43,7 @@ test('a signal ends it', async (t) => {
   const stop = new AbortController();
   const running = runRewind(target, { ...OPTIONS, signal: stop.signal });
   const begun = join(directory, 'pg_rewind.begun');
-  while ((await readFile(begun).catch(() => undefined)) === undefined);
+  await waitFor('the program to run', () => readFile(begun).catch(() => undefined));
   stop.abort(new Error('enough'));
   await assert.rejects(running, /^Error: enough$/);
 });

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { type TestContext, test } from 'node:test';
-import { setImmediate } from 'node:timers/promises';
+import { waitFor } from '../../test/harness/wait.ts';
 import { isEndUnnoted, parsePostmasterPid, runningServer } from './postmaster-pid.ts';
 
 const WHOLE = `4711
@@ -85,11 +85,13 @@ test('a server whose end nobody has noted is neither running nor gone', async (t
   const parent = spawn('/bin/sh', ['-c', script], { stdio: ['ignore', 'pipe', 'ignore', 'pipe'] });
   t.after(() => parent.kill('SIGKILL'));
   const [pid] = (await once(parent.stdout as Readable, 'data')) as [Buffer];
-  while ((await readFile(`/proc/${parent.pid}/comm`, 'utf8')) !== 'sleep\n') await setImmediate();
+  await waitFor('the shell to be replaced', async () => {
+    return (await readFile(`/proc/${parent.pid}/comm`, 'utf8')) === 'sleep\n';
+  });
   await writeFile(join(directory, 'postmaster.pid'), pid);
   assert.equal(await isEndUnnoted(directory), false);
   (parent.stdio[3] as Writable).end();
-  while (!(await isEndUnnoted(directory))) await setImmediate();
+  await waitFor('the end that nobody has noted', () => isEndUnnoted(directory));
   assert.equal(await runningServer(directory), undefined);
 });
 

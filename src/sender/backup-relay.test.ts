@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { MemoryNode } from '../../test/harness/memory-node.ts';
 import { MemoryUpstream } from '../../test/harness/memory-upstream.ts';
 import { settle } from '../../test/harness/manual-clock.ts';
+import { waitFor } from '../../test/harness/wait.ts';
 import { made } from '../../test/harness/wal-walks.ts';
 import { COPY_DONE, encodeCopyInResponse } from '../protocol/backend-messages.ts';
 import { message } from '../protocol/bytes.ts';
@@ -36,7 +37,7 @@ test('a backup whose client takes nothing any more holds up a stop for seconds o
   socket.write(encodeStartup({ user: 'postgres', replication: 'true' }));
   await settle();
   socket.write(encodeQuery('BASE_BACKUP'));
-  while (!upstream.heard().includes('BASE_BACKUP')) await settle();
+  await waitFor('the command', () => upstream.heard().includes('BASE_BACKUP'));
   for (let part = 0; part < 10; part++) {
     await upstream.say(encodeCopyData(Buffer.alloc(50_000)));
   }
@@ -67,7 +68,7 @@ async function uploading() {
   await say(encodeStartup({ user: 'postgres', replication: 'true' }));
   await say(encodeQuery('UPLOAD_MANIFEST'));
   // The upstream lets the relay in, and is asked for the manifest.
-  while (!upstream.heard().includes('UPLOAD_MANIFEST')) await settle();
+  await waitFor('the command', () => upstream.heard().includes('UPLOAD_MANIFEST'));
   await upstream.say(encodeCopyInResponse());
   upstream.heard();
   return { upstream, say, heard: () => bytes };
