@@ -4,10 +4,15 @@ import { test } from 'node:test';
 import { MemoryNode } from '../../test/harness/memory-node.ts';
 import { MemoryUpstream } from '../../test/harness/memory-upstream.ts';
 import { settle } from '../../test/harness/manual-clock.ts';
-import { waitFor } from '../../test/harness/wait.ts';
 import { made } from '../../test/harness/wal-walks.ts';
-import { COPY_DONE, encodeCopyInResponse } from '../protocol/backend-messages.ts';
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import {
+  COPY_DONE,
+  encodeCopyInResponse,
+  encodeReadyForQuery,
+} from '../protocol/backend-messages.ts';
 import { message } from '../protocol/bytes.ts';
+import { encodeErrorResponse } from '../protocol/error-response.ts';
 import { encodeCopyData, encodeQuery } from '../protocol/frontend-messages.ts';
 import { encodeStartup } from '../protocol/startup.ts';
 
@@ -37,7 +42,7 @@ test('a backup whose client takes nothing any more holds up a stop for seconds o
   socket.write(encodeStartup({ user: 'postgres', replication: 'true' }));
   await settle();
   socket.write(encodeQuery('BASE_BACKUP'));
-  await waitFor('the command', () => upstream.heard().includes('BASE_BACKUP'));
+  while (!upstream.heard().includes('BASE_BACKUP')) await settle();
   for (let part = 0; part < 10; part++) {
     await upstream.say(encodeCopyData(Buffer.alloc(50_000)));
   }
@@ -48,6 +53,30 @@ test('a backup whose client takes nothing any more holds up a stop for seconds o
   await node.clock.pass(1_000);
   await stopped;
   assert.equal(node.context.downstreams.all().length, 0);
+  await node.close();
+});
+
+// It was told as fatal to a session that goes on, and that without what to do.
+test('an upstream that goes down ends the backup and says what to do, not the session', async () => {
+  const node = await MemoryNode.open(made([{ bodyBytes: 500 }]).wal);
+  const upstream = new MemoryUpstream();
+  node.connectUpstream = () => upstream.connect();
+  const socket = node.connect();
+  let heard = '';
+  socket.on('data', (chunk: Buffer) => (heard += chunk.toString('latin1')));
+  socket.write(encodeStartup({ user: 'postgres', replication: 'true' }));
+  await settle();
+  socket.write(encodeQuery('BASE_BACKUP'));
+  while (!upstream.heard().includes('BASE_BACKUP')) await settle();
+  heard = '';
+  const down = new WalcadeError(SQLSTATE.ADMIN_SHUTDOWN, 'the upstream goes down');
+  await upstream.say(encodeErrorResponse(down, 'FATAL'));
+  upstream.hangUp();
+  await settle();
+  assert.match(heard, /SERROR.*C08006.*lost during a base backup.*the upstream goes down\./s);
+  assert.match(heard, /Take the backup again\./);
+  assert.ok(heard.endsWith(encodeReadyForQuery().toString('latin1')));
+  assert.doesNotMatch(heard, /FATAL/);
   await node.close();
 });
 
@@ -68,7 +97,7 @@ async function uploading() {
   await say(encodeStartup({ user: 'postgres', replication: 'true' }));
   await say(encodeQuery('UPLOAD_MANIFEST'));
   // The upstream lets the relay in, and is asked for the manifest.
-  await waitFor('the command', () => upstream.heard().includes('UPLOAD_MANIFEST'));
+  while (!upstream.heard().includes('UPLOAD_MANIFEST')) await settle();
   await upstream.say(encodeCopyInResponse());
   upstream.heard();
   return { upstream, say, heard: () => bytes };

@@ -10,6 +10,7 @@
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import { type Connection, ConnectionLost } from '../protocol/connection.ts';
+import { type UpstreamError, errorFromResponse } from '../protocol/error-response.ts';
 import { encodeQuery } from '../protocol/frontend-messages.ts';
 import type { Message } from '../protocol/message-reader.ts';
 import { BACKEND, FRONTEND } from '../protocol/message-type.ts';
@@ -105,11 +106,7 @@ export class BackupRelay {
       await this.close();
       signal.throwIfAborted();
       if (this.#downstream.closed.aborted || !(error instanceof ConnectionLost)) throw error;
-      throw new WalcadeError(
-        SQLSTATE.CONNECTION_FAILURE,
-        'connection to upstream was lost during a base backup',
-        { detail: `${asWalcadeError(error).message}.`, hint: 'Take the backup again.' },
-      );
+      throw upstreamLost(error);
     } finally {
       signal.removeEventListener('abort', abandon);
     }
@@ -146,6 +143,7 @@ export class BackupRelay {
       for (const [index, message] of messages.entries()) {
         await look(message);
         if (message.type === BACKEND.PARAMETER_STATUS) continue;
+        if (message.type === BACKEND.ERROR_RESPONSE) checkGoesOn(errorFromResponse(message.body));
         incomplete.push(...encodeAgain(message));
         if (message.offset + message.body.length < message.bodyBytes) continue;
         passed.push(...incomplete);
@@ -176,6 +174,19 @@ export class BackupRelay {
     if (position !== undefined) checkBackupFits(this.#context.store, position);
     return undefined;
   }
+}
+
+/** A fatal error ends the upstream's session, and not the downstream's. */
+function checkGoesOn(error: UpstreamError): void {
+  if (error.severity !== 'ERROR') throw upstreamLost(error);
+}
+
+function upstreamLost({ message }: WalcadeError): WalcadeError {
+  return new WalcadeError(
+    SQLSTATE.CONNECTION_FAILURE,
+    'connection to upstream was lost during a base backup',
+    { detail: `${message}.`, hint: 'Take the backup again.' },
+  );
 }
 
 const COPY_MESSAGES = new Set<number>([FRONTEND.COPY_DATA, FRONTEND.COPY_DONE, FRONTEND.COPY_FAIL]);
