@@ -6,6 +6,7 @@ import { FileChanges } from '../postgres/file-changes.ts';
 import { checkReachable } from '../postgres/server-access.ts';
 import { type ServerPrograms, findServerPrograms } from '../postgres/server-programs.ts';
 import { serverUser } from '../postgres/server-user.ts';
+import { identifySystem } from '../receiver/upstream-identity.ts';
 import { readUpstreamSlot } from '../receiver/upstream-slot.ts';
 import type { Lsn } from '../wal/lsn.ts';
 import {
@@ -107,8 +108,10 @@ async function buildServer(
       signal,
     });
     if (!keep) onFailure(() => removeTablespaces(backup.tablespaces));
-    // The other connection was idle meanwhile, perhaps for longer than the network allows.
-    const store = await startForRedo(connection, upstream, backup.start);
+    // The upstream may have come to another timeline meanwhile. The other connection was idle,
+    // perhaps for longer than the network allows.
+    const identity = await identifySystem(connection);
+    const store = await startForRedo(connection, { ...upstream, identity }, backup.start);
     // Nothing to take back: all goes, or what is kept is no less of a backup for it.
     await makeStandby(dataDirectory, new FileChanges(user));
     return {
