@@ -52,12 +52,19 @@ export function interruptible(): AbortSignal {
   return stop.signal;
 }
 
-/** Asks a question that is answered by yes or no; no without a terminal. */
+/** Asks a question that is answered by yes or no; no without a terminal, and for Ctrl-C or -D. */
 export async function confirm(question: string): Promise<boolean> {
   if (!process.stdin.isTTY) return false;
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  const unanswered = new AbortController();
+  for (const event of ['SIGINT', 'close']) terminal.once(event, () => unanswered.abort());
   try {
-    return /^y(es)?$/i.test((await terminal.question(`${question} [y/N] `)).trim());
+    const answer = await terminal.question(`${question} [y/N] `, { signal: unanswered.signal });
+    return /^y(es)?$/i.test(answer.trim());
+  } catch (error) {
+    if (!unanswered.signal.aborted) throw error;
+    process.stderr.write('\n');
+    return false;
   } finally {
     terminal.close();
   }
