@@ -75,7 +75,7 @@ test('a backup of the branch that the node has left is refused, with what to do'
   await backup.sendsBegin(endOf(3), 1);
   const heard = backup.heard();
   assert.match(heard, /begins at .* on timeline 1, which is not in this node's history/);
-  assert.match(heard, new RegExp(`forked from timeline 1 at ${formatLsn(SWITCH_POINT)}`));
+  assert.match(heard, new RegExp(`forked from it at ${formatLsn(SWITCH_POINT)}`));
   assert.match(heard, /Take the backup again/);
   await backup.node.close();
 });

@@ -91,8 +91,8 @@ export function checkBackupFits(
     {
       detail:
         left === undefined
-          ? `This node is on timeline ${history.timeline}, which did not come from timeline ${timeline}.`
-          : `This node's history forked from timeline ${timeline} at ${formatLsn(left.switchPoint)}.`,
+          ? `This node is on timeline ${history.timeline}, of which it is no ancestor.`
+          : `This node's history forked from it at ${formatLsn(left.switchPoint)}.`,
       hint:
         'Take the backup again. If it is from the same server then, point primary_conninfo at ' +
         'servers of one history only.',

@@ -57,7 +57,7 @@ test('a backup whose client takes nothing any more holds up a stop for seconds o
 });
 
 // It was told as fatal to a session that goes on, and that without what to do.
-test('an upstream that goes down ends the backup and says what to do, not the session', async () => {
+test('an upstream that goes down ends a backup and no session, and says what to do', async () => {
   const node = await MemoryNode.open(made([{ bodyBytes: 500 }]).wal);
   const upstream = new MemoryUpstream();
   node.connectUpstream = () => upstream.connect();
