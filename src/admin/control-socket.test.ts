@@ -92,7 +92,7 @@ test('a question that goes wrong is answered, and the next one too', async (t) =
   assert.deepEqual(await readStatus(path), status);
 });
 
-test('a promotion is asked for with all that it is to heed, and answered with its error', async (t) => {
+test('a promotion is asked for with all that it heeds, and answered with its error', async (t) => {
   const path = await socketPath(t);
   const asked: PromoteRequest[] = [];
   const server = await serveControl(path, {
@@ -112,7 +112,7 @@ test('a promotion is asked for with all that it is to heed, and answered with it
   assert.deepEqual(asked, [request]);
 });
 
-test('to follow an upstream is asked for by any conninfo, and called off with the asker', async (t) => {
+test('any conninfo may be asked to be followed, which is called off with the asker', async (t) => {
   const path = await socketPath(t);
   const asked: string[] = [];
   let calledOff = (): void => {};

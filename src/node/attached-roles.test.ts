@@ -21,7 +21,7 @@ function serverOf(role: string | undefined): { roles: AttachedRoles; tried: stri
   return { roles, tried };
 }
 
-test('the role that is preferred is tried first, and the one that was let in remembered', async () => {
+test('the preferred role is tried first, and the one that was let in remembered', async () => {
   const { roles, tried } = serverOf('postgres');
   assert.equal(await roles.connect('replicator', NEVER), CLIENT);
   assert.equal(await roles.connect('replicator', NEVER), CLIENT);

@@ -8,7 +8,7 @@
  * streaming, then the store closes. A failed fsync, or an invariant that does not hold, ends the
  * node at once: the next start walks from what is known to be good.
  */
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { nodeStatus } from '../admin/node-status.ts';
 import {
   type ControlServer,
@@ -16,8 +16,6 @@ import {
   outcomeOf,
   serveControl,
 } from '../admin/control-socket.ts';
-import { RestoreCommand } from '../archive/restore-command.ts';
-import { WalArchive } from '../archive/wal-archive.ts';
 import type { Clock } from '../base/clock.ts';
 import { type Disk, diskReadableBy } from '../base/disk.ts';
 import type { Log } from '../base/log.ts';
@@ -25,20 +23,20 @@ import { endTogether } from '../base/task-group.ts';
 import { describeConninfo } from '../config/conninfo.ts';
 import type { NodeConfig } from '../config/parameters.ts';
 import type { Listener, Network } from '../protocol/network.ts';
-import { WalReceiver } from '../receiver/wal-receiver.ts';
+import type { WalReceiver } from '../receiver/wal-receiver.ts';
 import { DownstreamTable } from '../sender/downstreams.ts';
 import type { SenderContext } from '../sender/sender-context.ts';
 import { ControlFile } from '../store/control-file.ts';
 import { HistoryFiles } from '../store/history-files.ts';
 import { ReplicationSlots } from '../store/replication-slots.ts';
 import { WAL_DIRECTORY, WalStore } from '../store/wal-store.ts';
-import { INVALID_LSN } from '../wal/lsn.ts';
 import { Attachment } from './attachment.ts';
 import { UpstreamFollower } from './follow-upstream.ts';
 import { FrontDoor } from './front-door.ts';
 import { type Listeners, openListeners } from './listeners.ts';
 import { LiveConfig } from './live-config.ts';
 import { CONTROL_SOCKET, SLOT_DIRECTORY, checkNodeDirectory, lockNode } from './node-directory.ts';
+import { createReceiver } from './node-receiver.ts';
 import { Promotions } from './promotions.ts';
 import { checkRejoined } from './rejoin-marker.ts';
 import { keepRetention, saveSlots } from './retention-keeper.ts';
@@ -136,42 +134,17 @@ class Node {
     });
     this.#upstream = upstream;
     this.#startedMs = clock.nowMs();
-    const archive = new WalArchive({
-      archive: new RestoreCommand({
-        disk: options.disk,
-        clock,
-        directory: options.directory,
-        command: () => this.#config.restoreCommand,
-      }),
-      store,
-      histories,
-      systemIdentifier: control.data.systemIdentifier,
-      log: log.child('WAL receiver'),
-    });
-    this.#receiver = new WalReceiver({
-      hasUpstream: () => upstream.isAny,
-      connect: (signal) => upstream.connect(signal),
-      hasArchive: () => upstream.hasArchive,
-      openArchive: async (signal) => ((await upstream.mayRestore(signal)) ? archive : undefined),
+    this.#receiver = createReceiver({
+      directory: options.directory,
+      disk: options.disk,
+      config: () => this.#config,
+      upstream,
       store,
       control,
       histories,
-      settings: () => ({
-        timeoutMs: this.#config.walReceiverTimeoutMs,
-        statusIntervalMs: this.#config.walReceiverStatusIntervalMs,
-        retryIntervalMs: this.#config.walRetrieveRetryIntervalMs,
-        slotName: upstream.slotName,
-      }),
-      feedback: () =>
-        this.#config.hotStandbyFeedback
-          ? this.#downstreams.feedback()
-          : { xmin: 0n, catalogXmin: 0n },
-      // A server that leads has nothing to replay.
-      apply: () => (upstream.isLeading ? INVALID_LSN : this.#downstreams.replayed),
-      applyChanged: this.#downstreams.replayedChanged,
-      feedbackChanged: this.#downstreams.feedbackChanged,
+      downstreams: this.#downstreams,
       clock,
-      log: log.child('WAL receiver'),
+      log,
     });
     this.#promotions = new Promotions({
       attachment,
@@ -179,10 +152,8 @@ class Node {
       receiver: this.#receiver,
       downstreams: this.#downstreams,
       upstream,
-      triggerFile: () => {
-        const { promoteTriggerFile: file } = this.#config;
-        return file && resolve(options.directory, file);
-      },
+      triggerFile: () => this.#config.promoteTriggerFile,
+      directory: options.directory,
       clock,
       log,
     });
@@ -285,8 +256,7 @@ class Node {
     const listeners = await openListeners(network, this.#config, (socket, peer) =>
       this.#door.accept(socket, peer),
     );
-    let control: ControlServer | undefined;
-    let receiverDoor: Listener | undefined;
+    let [control, receiverDoor]: [ControlServer?, Listener?] = [];
     try {
       control = await serveControl(join(directory, CONTROL_SOCKET), {
         status: () => this.#status(listeners.addresses),
@@ -330,13 +300,13 @@ class Node {
   /** Receives and serves until asked to stop, then stops in peace; or ends with the store. */
   async #work(stop: AbortSignal, group: AbortSignal, start: Start): Promise<void> {
     const { clock, log } = this.#options;
-    const { backupStarts } = this.#context;
     const attachment = this.#attachment;
+    const parts = { server: attachment, receiver: this.#receiver, upstream: this.#upstream };
     const ending = AbortSignal.any([stop, group]);
     const retention = {
       store: this.#store,
       slots: this.#slots,
-      backupStarts,
+      backupStarts: this.#context.backupStarts,
       keepBytes: () => this.#config.walKeepSizeBytes,
       attachedRedo: async () => attachment?.readRedo(),
       clock,
@@ -352,7 +322,7 @@ class Node {
     group.addEventListener('abort', () => attachment?.server.abandon(), { once: true });
     try {
       await endTogether(ending, [
-        (signal) => this.#receive(signal),
+        (signal) => runServerAndReceiver(parts, signal),
         (signal) => keepRetention(retention, signal),
         (signal) => this.#announce(signal, start),
         (signal) => this.#promotions.run(signal),
@@ -363,21 +333,6 @@ class Node {
     if (group.aborted) return;
     await this.#stop(group);
     await saveSlots(retention);
-  }
-
-  /** Runs the receiver, with the attached server if there is one. */
-  async #receive(signal: AbortSignal): Promise<void> {
-    const attachment = this.#attachment;
-    const receiver = this.#receiver;
-    const upstream = this.#upstream;
-    if (attachment === undefined) return receiver.run(signal);
-    const stopFollowing = upstream.onPromotion((reason) => receiver.restart(reason));
-    try {
-      const isLeading = (): boolean => upstream.isLeading;
-      await runServerAndReceiver({ server: attachment, receiver, isLeading }, signal);
-    } finally {
-      stopFollowing();
-    }
   }
 
   /** The order of a stop in peace, after the receiver has ended; the store may fail meanwhile. */

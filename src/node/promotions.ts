@@ -4,6 +4,7 @@
  * promotion that is under way when the node stops is undone, or left to the server to finish.
  */
 import { stat, unlink } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import type { PromoteRequest } from '../admin/control-socket.ts';
 import { AssertionFailed } from '../base/assert.ts';
 import { Condition } from '../base/condition.ts';
@@ -16,8 +17,9 @@ import { answerRestoreRequests } from './restore-requests.ts';
 import { type PromotionOptions, promoteNode } from './promotion.ts';
 
 export interface PromotionsOptions extends PromotionOptions {
-  /** promote_trigger_file; empty for none. */
+  /** promote_trigger_file, in the node's directory or absolute; empty for none. */
   triggerFile: () => string;
+  directory: string;
 }
 
 /** How often the trigger file is looked for, as PostgreSQL up to 15 did every five seconds. */
@@ -112,12 +114,13 @@ export class Promotions {
   }
 
   async #watchTriggerFile(signal: AbortSignal): Promise<void> {
-    const { clock, log, triggerFile } = this.#options;
+    const { directory, clock, log, triggerFile } = this.#options;
     let told: string | undefined;
     for (;;) {
       await clock.sleep(TRIGGER_INTERVAL_MS, signal);
       if (!this.#isStandby || this.#asked !== undefined) continue;
-      const path = triggerFile();
+      if (triggerFile() === '') continue;
+      const path = resolve(directory, triggerFile());
       try {
         if (!(await takeAway(path))) continue;
       } catch (error) {
@@ -154,7 +157,6 @@ export class Promotions {
 
 /** Removes the trigger file, so that it promotes once; whether it was there. */
 async function takeAway(path: string): Promise<boolean> {
-  if (path === '') return false;
   return accessing('remove promote trigger file', path, async () => {
     if ((await ifThere(stat(path))) === undefined) return false;
     await unlink(path);

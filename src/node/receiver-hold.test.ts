@@ -53,7 +53,7 @@ test('a receiver that waits for something else stands here as well', async () =>
   await receiver;
 });
 
-test('a hold that is given up, and a receiver that ends there, reject with the reason', async () => {
+test('a hold that is given up, and a receiver that ends there, tell the reason', async () => {
   const hold = new ReceiverHold();
   const stop = new AbortController();
   const closing = hold.close(() => {}, stop.signal);

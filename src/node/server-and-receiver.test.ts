@@ -3,6 +3,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { runServerAndReceiver } from './server-and-receiver.ts';
 
+const upstreamThat = ({ isLeading }: { isLeading: boolean }) => ({
+  isLeading,
+  onPromotion: () => () => {},
+});
+
 /** What runs until its signal, takes until `release` to end then, and notes its end. */
 function part(name: string, events: string[]) {
   let release = (): void => {};
@@ -15,7 +20,7 @@ function part(name: string, events: string[]) {
     await released;
     events.push(`${name} has ended`);
   };
-  return { run, release };
+  return { run, restart: () => {}, release };
 }
 
 for (const [isLeading, order, sentence] of [
@@ -36,7 +41,7 @@ for (const [isLeading, order, sentence] of [
     const receiver = part('receiver', events);
     const stop = new AbortController();
     const running = runServerAndReceiver(
-      { server, receiver, isLeading: () => isLeading },
+      { server, receiver, upstream: upstreamThat({ isLeading }) },
       stop.signal,
     );
     stop.abort(new Error('stop'));
@@ -50,9 +55,10 @@ for (const [isLeading, order, sentence] of [
 test('a receiver that cannot go on ends the server, and is what is told', async () => {
   const server = part('server', []);
   server.release();
-  const receiver = { run: () => Promise.reject(new Error('broken')) };
+  const receiver = { run: () => Promise.reject(new Error('broken')), restart: () => {} };
+  const upstream = upstreamThat({ isLeading: true });
   await assert.rejects(
-    runServerAndReceiver({ server, receiver, isLeading: () => true }, new AbortController().signal),
+    runServerAndReceiver({ server, receiver, upstream }, new AbortController().signal),
     { message: 'broken' },
   );
 });

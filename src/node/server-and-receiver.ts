@@ -4,20 +4,23 @@
  * below; of any other upstream nothing more.
  */
 import { endTogether } from '../base/task-group.ts';
+import type { UpstreamConnections } from './upstream-connections.ts';
 
 export interface ServerAndReceiver {
-  server: { run(signal: AbortSignal): Promise<void> };
-  receiver: { run(signal: AbortSignal): Promise<void> };
-  /** Whether the server is what is received from. */
-  isLeading: () => boolean;
+  /** Undefined for a relay. */
+  server: { run(signal: AbortSignal): Promise<void> } | undefined;
+  receiver: { run(signal: AbortSignal): Promise<void>; restart(reason: string): void };
+  upstream: Pick<UpstreamConnections, 'isLeading' | 'onPromotion'>;
 }
 
 /** Runs both until `signal` aborts or one of them ends; resolves when both have ended. */
 export async function runServerAndReceiver(
-  { server, receiver, isLeading }: ServerAndReceiver,
+  { server, receiver, upstream }: ServerAndReceiver,
   signal: AbortSignal,
 ): Promise<void> {
+  if (server === undefined) return receiver.run(signal);
   const receiving = new AbortController();
+  const stopListening = upstream.onPromotion((reason) => receiver.restart(reason));
   await endTogether(signal, [
     async (group) => {
       try {
@@ -28,11 +31,11 @@ export async function runServerAndReceiver(
     },
     async (group) => {
       const end = (): void => {
-        if (!isLeading()) receiving.abort(group.reason);
+        if (!upstream.isLeading) receiving.abort(group.reason);
       };
       if (group.aborted) end();
       group.addEventListener('abort', end, { once: true });
       await receiver.run(receiving.signal);
     },
-  ]);
+  ]).finally(stopListening);
 }

@@ -61,8 +61,8 @@ export class UpstreamConnections {
   }
 
   /**
-   * Calls `leave` with the reason when the upstream that primary_conninfo names is in force no more,
-   * because of a promotion that nobody holds the receiver for; until the result is called.
+   * Calls `leave` with the reason when the upstream that primary_conninfo names is in force no
+   * more, by a promotion that nobody holds the receiver for; until the result is called.
    */
   onPromotion(leave: (reason: string) => void): () => void {
     const server = this.#options.attachment?.server;
@@ -168,7 +168,7 @@ export class UpstreamConnections {
     return this.connectTo(primaryConninfo, signal);
   }
 
-  /** A connection to whom `text`, a connection string, names; throws what connectUpstream() throws. */
+  /** A connection to whom the conninfo `text` names; throws what connectUpstream() throws. */
   connectTo(text: string, signal: AbortSignal): Promise<ReplicationClient> {
     const { clusterName: applicationName } = this.#options.config();
     return connectUpstream(this.#options, { text, applicationName }, signal);

@@ -8,7 +8,6 @@
  * ready      its postmaster.pid says so: SQL is answered, by a standby or after a promotion
  * stopping   asked to by us, or by somebody else, which its postmaster.pid tells; after a smart
  *            shutdown that may last, as clients may stay
- *
  * Whether it leads or follows is another matter (server-role.ts), and looked at as often.
  */
 import { join } from 'node:path';
@@ -128,13 +127,14 @@ export class ServerLife {
     if (this.#fileStatus !== '') this.#postmaster?.signal('SIGHUP');
   }
 
-  /** Has it look for a request to promote itself; looks often, until `endPromotion`, at its role. */
+  /** Has it look for a request to promote itself; its role is looked at often from then on. */
   promote(): void {
     this.#isAskedToPromote = true;
     this.#postmaster?.signal('SIGUSR1');
     this.#lookNow.notify();
   }
 
+  /** Its role is looked at as often as before. */
   endPromotion(): void {
     this.#isAskedToPromote = false;
   }

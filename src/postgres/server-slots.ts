@@ -19,9 +19,10 @@ export async function hasServerSlot(dataDirectory: string, slot: string): Promis
 }
 
 /**
- * Removes all slots of `dataDirectory`, an absolute path, whose server does not run, durably. It is done as `user`: what is
- * there is his, and root would remove whatever he lets it lead to. Throws 55000 if their directory
- * is a link, since it may lead to another server's, and 58030 if they cannot be removed.
+ * Removes all slots of `dataDirectory`, an absolute path, whose server does not run, durably. It is
+ * done as `user`: what is there is his, and root would remove whatever he lets it lead to. Throws
+ * 55000 if their directory is a link, since it may lead to another server's, and 58030 if they
+ * cannot be removed.
  */
 export async function removeServerSlots(
   disk: Disk,

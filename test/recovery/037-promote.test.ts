@@ -256,7 +256,7 @@ async function assertRefused(node: WalcadeNode, message: RegExp): Promise<void> 
   assert.match(stderr, message);
 }
 
-test('a server that does not promote itself in time is what it was, and so is the node', async (t) => {
+test('a server that does not promote itself in time is what it was, as is the node', async (t) => {
   const { tree, primary, node } = await numberClusterWithNode(t);
   await node.waitForCatchup(primary);
   const thaw = await freezeServer({ tree, primary, node });
