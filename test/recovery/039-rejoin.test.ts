@@ -137,6 +137,25 @@ test('tablespaces go where they are told to, and those of the old data are left'
   await expectFollows(cluster);
 });
 
+test('data that lie elsewhere are replaced there, and what leads to them stays', async (t) => {
+  const cluster = await formerPrimary(t, { writes: WRITES });
+  const { tree, old } = cluster;
+  const elsewhere = await tree.makeDirectory('elsewhere');
+  await fs.chmod(elsewhere, 0o711);
+  const data = join(elsewhere, 'pg');
+  await fs.rename(join(old.directory, 'data'), data);
+  const link = join(tree.path, 'link');
+  await fs.symlink(data, link);
+  await old.configure({ data_directory: link });
+  const before = await fs.stat(data);
+  const { stderr, status } = await rejoin(cluster, '--yes');
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(await fs.readdir(elsewhere), ['pg']);
+  assert.notEqual((await fs.stat(link)).ino, before.ino);
+  old.expectLog(FORKED);
+  await expectFollows(cluster);
+});
+
 /** The newest PostgreSQL of this machine that has pg_rewind. */
 async function serverWithRewind(t: TestContext): Promise<FormerPrimaryOptions['server']> {
   const tools = await findTools(['pg_rewind']);
