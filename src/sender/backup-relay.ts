@@ -3,9 +3,9 @@
  * upstream.
  *
  * Messages are read, and written again as they were, each batch when the downstream has taken the
- * one before. UPLOAD_MANIFEST and the incremental backup after it share one upstream connection,
- * which lives as long as the session. While a backup runs, WAL is kept here from its start. That
- * is told downstream when its WAL can be had here (backup-fit.ts).
+ * one before. UPLOAD_MANIFEST and the incremental backups after it share one upstream connection.
+ * While a backup runs, WAL is kept here from its start. That is told downstream when its WAL can be
+ * had here (backup-fit.ts).
  */
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
@@ -40,6 +40,8 @@ export class BackupRelay {
         { hint: 'Use target "client", or connect to a PostgreSQL server.' },
       );
     }
+    // What is left of an earlier command may be lost by now: only a manifest is of use.
+    if (!command.options.some(({ name }) => name === 'incremental')) await this.close();
     try {
       await this.#withUpstream(signal, async (upstream) => {
         await upstream.connection.send(encodeQuery(command.text));
@@ -56,6 +58,7 @@ export class BackupRelay {
 
   /** Passes a manifest up, for the incremental backup that follows. */
   async uploadManifest(signal: AbortSignal): Promise<void> {
+    await this.close();
     await this.#withUpstream(signal, async (upstream) => {
       await upstream.connection.send(encodeQuery('UPLOAD_MANIFEST'));
       const ends = [BACKEND.COPY_IN_RESPONSE, BACKEND.READY_FOR_QUERY];

@@ -7,6 +7,7 @@ import { encodeCopyData, encodeQuery } from '../../src/protocol/frontend-message
 import { BACKEND } from '../../src/protocol/message-type.ts';
 import { testedMajor } from '../harness/postgres-binaries.ts';
 import { PostgresCluster } from '../harness/postgres-cluster.ts';
+import { PrimaryPair } from '../harness/primary-pair.ts';
 import { TestDirectory } from '../harness/test-directory.ts';
 import { WalClient } from '../harness/wal-client.ts';
 import { WalcadeNode } from '../harness/walcade-node.ts';
@@ -39,16 +40,7 @@ test('a manifest is uploaded and an incremental backup taken, both through a rel
 
   // It goes up in pieces, and the incremental backup after it uses it: same upstream connection.
   await primary.sql('UPDATE filler SET i = 0 WHERE i = 1');
-  await client.connection.send(encodeQuery('UPLOAD_MANIFEST'));
-  assert.equal((await client.next()).type, BACKEND.COPY_IN_RESPONSE);
-  for (let at = 0; at < full.manifest.length; at += 10_000) {
-    await client.connection.send(encodeCopyData(full.manifest.subarray(at, at + 10_000)));
-  }
-  await client.connection.send(COPY_DONE);
-  assert.deepEqual(
-    (await client.results()).map(({ tag }) => tag),
-    ['UPLOAD_MANIFEST'],
-  );
+  await upload(client, full.manifest);
   const incremental = await backUp(
     client,
     "BASE_BACKUP (INCREMENTAL, CHECKPOINT 'fast', MANIFEST 'no')",
@@ -56,6 +48,37 @@ test('a manifest is uploaded and an incremental backup taken, both through a rel
   assert.ok(incremental.archive.includes('INCREMENTAL.'), 'files hold changed blocks only');
   assert.ok(incremental.archive.length < full.archive.length / 2);
 });
+
+test('an incremental backup after a promotion builds on one before it', async (t) => {
+  if (testedMajor() < INCREMENTAL_SINCE) return;
+  const tree = await TestDirectory.create(t);
+  const pair = await PrimaryPair.start(tree, { settings: { summarize_wal: 'on' } });
+  await pair.primary.sql('CREATE TABLE filler AS SELECT i FROM generate_series(1, 100000) i');
+  const relay = await WalcadeNode.init(tree, { name: 'relay', upstream: pair.conninfo });
+  await relay.start();
+  const { client } = await WalClient.connect(tree, relay.conninfo);
+  const full = await backUp(client, "BASE_BACKUP (CHECKPOINT 'fast', MANIFEST 'yes')");
+  await pair.switchOver();
+  await relay.waitForWal(await pair.primary.currentLsn());
+  await upload(client, full.manifest);
+  const incremental = await backUp(client, "BASE_BACKUP (INCREMENTAL, CHECKPOINT 'fast')");
+  assert.ok(incremental.archive.includes('INCREMENTAL.'), 'files hold changed blocks only');
+  assert.match(incremental.archive.toString('latin1'), /START TIMELINE: 2\nINCREMENTAL FROM LSN/);
+});
+
+/** Uploads a manifest in pieces. */
+async function upload(client: ReplicationClient, manifest: Buffer): Promise<void> {
+  await client.connection.send(encodeQuery('UPLOAD_MANIFEST'));
+  assert.equal((await client.next()).type, BACKEND.COPY_IN_RESPONSE);
+  for (let at = 0; at < manifest.length; at += 10_000) {
+    await client.connection.send(encodeCopyData(manifest.subarray(at, at + 10_000)));
+  }
+  await client.connection.send(COPY_DONE);
+  assert.deepEqual(
+    (await client.results()).map(({ tag }) => tag),
+    ['UPLOAD_MANIFEST'],
+  );
+}
 
 /** Takes a backup of the base tablespace; gives its archive and its manifest, as they came. */
 async function backUp(
