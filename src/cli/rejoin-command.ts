@@ -71,7 +71,8 @@ export function describeProposal(proposal: Proposal, upstream: UpstreamFacts): [
 
 const METHODS: Record<Exclude<Proposal['method'], 'as it is'>, string> = {
   pg_rewind: 'pg_rewind takes the data directory back; if it cannot, a base backup replaces it',
-  'base backup': 'a base backup of the upstream replaces the data directory',
+  'base backup':
+    'a base backup of the upstream replaces the data directory, with room for both until then',
 };
 
 /** What was done, and what to do next. */
