@@ -61,8 +61,13 @@ export function show(context: SenderContext, name: string): Buffer[] {
 
 /** What comes before TIMELINE_HISTORY's row, and before its error too (SendTimeLineHistory()). */
 export function describeTimelineHistory(context: SenderContext): Buffer {
-  const typeOid = serverVersionNum(context) < 140_000 ? TYPE_OID.BYTEA : TYPE_OID.TEXT;
-  return encodeRowDescription([text('filename'), { name: 'content', typeOid }]);
+  const version = serverVersionNum(context);
+  const typeOid = version < 140_000 ? TYPE_OID.BYTEA : TYPE_OID.TEXT;
+  const typeModifier = version < 160_000 ? 0 : -1;
+  return encodeRowDescription([
+    { ...text('filename'), typeModifier },
+    { name: 'content', typeOid, typeModifier },
+  ]);
 }
 
 export async function timelineHistory(
