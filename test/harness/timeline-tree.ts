@@ -142,16 +142,15 @@ export async function insertRows(server: SqlServer, payload: string, count = 1):
 /** The process ids of all sessions through which the nodes and servers of a chain get their WAL. */
 export async function sessionsOf(
   chain: readonly (WalcadeNode | PostgresCluster)[],
-): Promise<Record<string, string[]>> {
-  const sessions: Record<string, string[]> = {};
+): Promise<Record<string, string>> {
+  const sessions: Record<string, string> = {};
   for (const member of chain) {
-    const pids =
-      member instanceof PostgresCluster
-        ? `${await member.sql('SELECT pid FROM pg_stat_replication ORDER BY 1')} receiver ${await member.sql(
-            'SELECT pid FROM pg_stat_wal_receiver',
-          )}`.split('\n')
-        : (await member.status()).downstreams.map(({ pid }) => `${pid}`);
-    sessions[member.name] = pids;
+    if (member instanceof PostgresCluster) {
+      sessions[member.name] = `${await member.walReceiverPid()}`;
+    } else {
+      const { downstreams } = await member.status();
+      sessions[member.name] = downstreams.map(({ pid }) => pid).join();
+    }
   }
   return sessions;
 }
