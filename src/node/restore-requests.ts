@@ -5,7 +5,7 @@
  * that had been sent more could not follow it there. It lives as long as the node runs.
  */
 import { watch } from 'node:fs';
-import { unlink } from 'node:fs/promises';
+import { stat, unlink } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { Condition } from '../base/condition.ts';
 import { ifThere } from '../base/file-access-error.ts';
@@ -25,14 +25,21 @@ export async function answerRestoreRequests(
   signal: AbortSignal,
 ): Promise<void> {
   const asked = new Condition();
+  // It may have asked already, or while an earlier request was answered.
+  let isAsked = true;
   const watcher = watch(dirname(path), (_event, name) => {
-    if (name === null || name === basename(path)) asked.notify();
+    if (name !== null && name !== basename(path)) return;
+    isAsked = true;
+    asked.notify();
   });
   // Without an answer it goes on after a while.
   watcher.on('error', (error) => log.log(`cannot watch "${dirname(path)}": ${error.message}`));
   try {
     for (;;) {
-      await asked.wait(signal);
+      while (!isAsked) await asked.wait(signal);
+      isAsked = false;
+      // That the last request was taken away is news too.
+      if ((await ifThere(stat(path))) === undefined) continue;
       // What the server has logged before it asked is read first.
       await new Promise((resolve) => setImmediate(resolve));
       await untilComplete();
