@@ -1,7 +1,7 @@
 /**
- * `npm run bench [-- --short] [-- catch-up | ingest | start | sql | promotion …]`: measures walcade beside
- * PostgreSQL in one run on one machine, A and B in turn, and prints and writes down medians and
- * ranges.
+ * `npm run bench [-- --short] [-- catch-up | ingest | start | sql | promotion …]`: measures
+ * walcade beside PostgreSQL in one run on one machine, A and B in turn, and prints and writes down
+ * medians and ranges.
  *
  * Results go to bench/results/NAME.json and into the tables of docs/performance.md.
  */
@@ -179,8 +179,8 @@ async function promotion(tree: TestDirectory): Promise<BenchResult> {
   return {
     name: 'promotion',
     question:
-      'How long is it from the command that promotes the middle of a cascade to the first new row ' +
-      'on a standby below it?',
+      'How long is it from the command that promotes the middle of a cascade to the first new ' +
+      'row on a standby below it?',
     conditions:
       'pg_ctl promote of a standby, walcade promote of a node, each with a PostgreSQL standby ' +
       'below; the commands are started as a person starts them, their own start included',

@@ -1,7 +1,7 @@
 /**
- * Question: how long is a cascade without a primary when its middle is promoted? From the command to
- * the first row of timeline 2 on a standby below the promoted server: a PostgreSQL standby promoted
- * by pg_ctl, and a node promoted by walcade, each with one PostgreSQL standby below it.
+ * Question: how long is a cascade without a primary when its middle is promoted? From the command
+ * to the first row of timeline 2 on a standby below the promoted server: a PostgreSQL standby
+ * promoted by pg_ctl, and a node promoted by walcade, each with one PostgreSQL standby below it.
  */
 import { execFile } from 'node:child_process';
 import { dirname, join } from 'node:path';

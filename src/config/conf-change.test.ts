@@ -21,7 +21,7 @@ async function nodeWith(
   return { directory, conf: join(directory, 'walcade.conf') };
 }
 
-test('a parameter is changed; comments, mode and owner stay, and nothing is left beside', async (t) => {
+test('a parameter is changed; comments, mode and owner stay, nothing is left beside', async (t) => {
   const { directory, conf } = await nodeWith(t, { 'walcade.conf': CONF });
   await fs.chmod(conf, 0o640);
   const before = await fs.stat(conf);
@@ -56,7 +56,7 @@ test('what an included file would override is refused, and nothing is changed', 
   assert.equal(await fs.readFile(conf, 'utf8'), text);
 });
 
-test('a file with an error is refused with what is wrong in it, and nothing is changed', async (t) => {
+test('a file with an error is refused with what is wrong in it, nothing is changed', async (t) => {
   const text = `${CONF}prot = 1\n`;
   const { directory, conf } = await nodeWith(t, { 'walcade.conf': text });
   await assert.rejects(changeParameter(directory, 'primary_conninfo', 'host=b'), {

@@ -5,8 +5,8 @@
  *
  *   connect ─▶ examine, wait while it is behind ─▶ write walcade.conf ─▶ reload ─▶ until it streams
  *
- * A request lives as long as who has asked waits for the answer. Before the file is written nothing has
- * changed; what comes after is not undone.
+ * A request lives as long as who has asked waits for the answer. Before the file is written nothing
+ * has changed; what comes after is not undone.
  */
 import type { ReloadOutcome } from '../admin/control-socket.ts';
 import type { FollowOutcome, Report } from '../admin/follow-outcome.ts';

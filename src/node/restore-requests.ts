@@ -26,18 +26,18 @@ export async function answerRestoreRequests(
 ): Promise<void> {
   const asked = new Condition();
   // It may have asked already, or while an earlier request was answered.
-  let isAsked = true;
+  const request = { isNew: true };
   const watcher = watch(dirname(path), (_event, name) => {
     if (name !== null && name !== basename(path)) return;
-    isAsked = true;
+    request.isNew = true;
     asked.notify();
   });
   // Without an answer it goes on after a while.
   watcher.on('error', (error) => log.log(`cannot watch "${dirname(path)}": ${error.message}`));
   try {
     for (;;) {
-      while (!isAsked) await asked.wait(signal);
-      isAsked = false;
+      if (!request.isNew) await asked.wait(signal);
+      request.isNew = false;
       // That the last request was taken away is news too.
       if ((await ifThere(stat(path))) === undefined) continue;
       // What the server has logged before it asked is read first.

@@ -155,6 +155,7 @@ export class AttachedServer {
         onPause: () => void this.#endPause(life, limits),
       });
       this.#life = life;
+      const startedMs = clock.monotonicMs();
       const end = await life.run(stop).catch(couldNotStart);
       const { dataDirectory } = this.#options;
       this.#role = await readServerRole(dataDirectory).catch(() => this.#role);
@@ -165,7 +166,9 @@ export class AttachedServer {
         this.changed.notify();
         return;
       }
-      failures = life.wasReady ? 0 : failures + 1;
+      // One that is ready for a moment at each start has not come up either.
+      const hasLasted = life.wasReady && clock.monotonicMs() - startedMs >= RESTART_DELAY_MS_MAX;
+      failures = hasLasted ? 0 : failures + 1;
       if (life.isStopping) continue;
       log.warning(unexpectedEnd(end));
       this.#reason = end.lastWords ?? `It ${end.words}.`;

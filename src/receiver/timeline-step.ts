@@ -68,7 +68,7 @@ function stepBack(
   return { kind: 'branch', branch: { history: ancestorHistory(upstream, next), at } };
 }
 
-/** The newest timeline that is in both histories, with the same ancestors left at the same points. */
+/** The newest timeline of both histories that has the same ancestors, left at the same points. */
 function lastCommon(a: TimelineHistory, b: TimelineHistory): TimelineId | undefined {
   let common: TimelineId | undefined;
   for (const [index, timeline] of timelinesOf(a).entries()) {

@@ -221,12 +221,13 @@ export class UpstreamSession {
     this.#log.warning(
       new WalcadeError(
         SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-        `the upstream's history forked off timeline ${timeline} before ${formatLsn(proven)}: ${going}`,
+        `the upstream's history forked off timeline ${timeline} ` +
+          `before ${formatLsn(proven)}: ${going}`,
         {
           detail:
-            `WAL of timeline ${timeline} from there on is in no history of the upstream. It stays ` +
-            'in pg_wal and is served no more.',
-          hint: 'A standby that has replayed it cannot follow: run pg_rewind on it or make it anew.',
+            `WAL of timeline ${timeline} from there on is not in the upstream's history. ` +
+            'It stays in pg_wal and is served no more.',
+          hint: 'Standbys that have replayed it cannot follow: run pg_rewind or make them anew.',
         },
       ),
     );

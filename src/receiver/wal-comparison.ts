@@ -44,11 +44,11 @@ export interface WalRange {
 
 /**
  * The first position where the upstream's WAL of `timeline` is not that of the store, looked for
- * before `end`; undefined if it is the same. `walEnd` is how far the upstream has it. Compared are the page where the timeline begins, with
- * a record that has the time of its promotion in it, and the page where the two would join. If only
- * the latter differs, the position is searched between the two, page by halves.
- *
- * Throws 58P01 when the upstream does not have the WAL at `end` any more.
+ * before `end`; undefined if it is the same. `walEnd` is how far the upstream has it. Compared are
+ * the page where the timeline begins, with a record that has the time of its promotion in it, and
+ * the page where the two would join. If only the latter differs, the position is searched between
+ * the two, page by halves.  Throws 58P01 when the upstream does not have the WAL at `end` any
+ * more.
  */
 export async function findDifference(
   client: ReplicationClient,
@@ -96,7 +96,8 @@ async function searchBetween(
 
 /**
  * The first position in the range where the upstream's bytes are others than the store's. It must
- * have WAL after the range's start: of an empty range, that it can send is all there is to find out.
+ * have WAL after the range's start: of an empty range, that it can send is all there is to find
+ * out.
  */
 export async function firstDifference(
   client: ReplicationClient,

@@ -136,7 +136,7 @@ test('a node that stops asks again until all is confirmed, once a second', async
 });
 
 // A node streamed on and did not see that the one above it had come to follow another.
-test('a node is told which nodes are above, at first and when that changes; nobody else is', async () => {
+test('a node is told which nodes are above, and when that changes; nobody else is', async () => {
   for (const isNode of [true, false]) {
     const { node, say, take } = await session(isNode ? { [UPSTREAM_PATH]: '' } : {});
     const told = (path: string): string =>

@@ -264,7 +264,7 @@ export class WalSender {
     }
   }
 
-  /** Runs `feed`, which begins before anything else can happen, until the store branches at most. */
+  /** Runs `feed`, which begins at once, at most until the store branches. */
   async #untilBranched(
     signal: AbortSignal,
     feed: (signal: AbortSignal) => Promise<void>,

@@ -36,7 +36,7 @@ test('the store begins with its oldest segment; without any, where WAL goes on',
   assert.equal(oldestStored(OTHER_FILES, { ...first, received: start }), start);
 });
 
-test('a history is kept in the names of its timelines, the newest that owns a part of a segment', () => {
+test('a segment is kept in the name of the newest timeline that owns a part of it', () => {
   const history = parseHistoryFile(timelineId(3), '1\t0/3000500\n2\t0/3000900\n');
   const names = [at(1, 2), at(1, 3), at(2, 3), at(3, 3), at(1, 4), at(3, 4), at(1, 5)];
   const stored = { history, segmentBytes: MB16, received: parseLsn('0/4000100') };

@@ -23,7 +23,7 @@ export class StoreNotes {
     return this.#control.data;
   }
 
-  /** Notes that all before `flushed()` is durable, and `changes()`; both are asked when it is due. */
+  /** Notes that all before `flushed()` is durable, and `changes()`; both are asked when due. */
   async flushed(flushed: () => Lsn, changes?: () => Partial<ControlData>): Promise<void> {
     await this.change((data) => {
       if (this.#limit === undefined) {

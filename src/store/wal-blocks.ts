@@ -1,6 +1,6 @@
 /**
- * The WAL of the current timeline in memory: what arrives, as far as it is not written yet, and whatever
- * the cache holds of the rest. It lives as long as the store.
+ * The WAL of the current timeline in memory: what arrives, as far as it is not written yet, and
+ * whatever the cache holds of the rest. It lives as long as the store.
  *
  *   live blocks   from the first unwritten byte to `end`, pinned: they cannot be read from disk
  */

@@ -1,6 +1,6 @@
 /**
- * Promotions in a row, up and down one tree under load: the two nodes at its top lead in turns, each
- * comes back below the other, and whoever stays up keeps the connections of its downstreams.
+ * Promotions in a row, up and down one tree under load: the two nodes at its top lead in turns,
+ * each comes back below the other, and whoever stays up keeps the connections of its downstreams.
  * Three of them here; `npm run soak` makes ten.
  */
 import assert from 'node:assert/strict';
