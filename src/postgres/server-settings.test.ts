@@ -103,6 +103,27 @@ test('restore_command waits for the node, but not for one that is gone', async (
   assert.equal(await readFile(restored, 'utf8'), 'all');
 });
 
+test('restore_command asks the node only of a segment that no other follows', async (t) => {
+  const directories = await makeDirectories(t, "o'clock");
+  const request = join(directories.walDirectory, '..', 'restoring');
+  const asked = async (file: string): Promise<boolean> => {
+    const result = await restore({ ...directories, request }, file);
+    assert.deepEqual(result, { code: 0, output: '' });
+    const isThere = existsSync(request);
+    await rm(request, { force: true });
+    return isThere;
+  };
+  const names = ['00000002.history', '0000000A00000001000000FE', '0000000A00000001000000FF'];
+  const more = ['0000000A0000000200000000', '0000000A0000000F00000009', '0000000A0000000F0000000A'];
+  for (const name of [...names, ...more]) {
+    await writeFile(join(directories.walDirectory, name), 'WAL');
+  }
+  for (const name of [...names, '0000000A0000000F00000009']) {
+    assert.equal(await asked(name), false, name);
+  }
+  assert.equal(await asked('0000000A0000000F0000000A'), true);
+});
+
 test('restore_command is silent about a file that is not there', async (t) => {
   const directories = await makeDirectories(t, "o'clock");
   const result = await restore(directories, '00000002.history');

@@ -108,19 +108,32 @@ export function restoreRequest({
 /**
  * A restore_command that copies from `walDirectory`: segments under their names, the unfinished
  * one too, and history files. It needs no node, so that whoever promotes the server, it first
- * replays all that the node holds: `request` is waited for a fifth of a second at most, since the
- * node may be gone.
+ * replays all that the node holds: of a segment that no other follows, `request` is waited for a
+ * fifth of a second at most, since the node may be gone.
  *
  * A file that is not there is status 1, in silence. So is everything else that goes wrong: above
  * 125, as for a missing `cp`, the server would give up (xlogarchive.c, RestoreArchivedFile()).
  */
 export function restoreCommand(walDirectory: string, request: string): string {
-  const wait = 'while test -e "$r" -a $n -lt 20; do sleep 0.01; n=$((n+1)); done 2>/dev/null';
-  return (
-    `f=${quoted(walDirectory)}/%f; r=${quoted(request)}; n=0; test -f "$f" || exit 1; ` +
-    `{ rm -f "$r"; true >"$r"; } 2>/dev/null; ${wait}; cp "$f" "%p" || exit 1`
-  );
+  const where = `w=${quoted(walDirectory)}; r=${quoted(request)}; s=%f; n=0`;
+  return `${where}; ${RESTORE_SCRIPT.replaceAll('%', '%%')}; cp "$w/$s" "%p" || exit 1`;
 }
+
+/** A segment is complete if the next one is there, of the same 4 GB of WAL or of those after. */
+const NEXT_NAMES = [
+  't=${s%????????}',
+  'g=${s#"$t"}',
+  'l=${t#????????}',
+  'set -- $(printf "%s%08X %s%08X00000000" "$t" $((0x$g+1)) "${t%????????}" $((0x$l+1)))',
+].join('; ');
+
+const RESTORE_SCRIPT = [
+  'test -f "$w/$s" || exit 1',
+  `case "$s" in *.*) n=20 ;; *) ${NEXT_NAMES}`,
+  'if test -f "$w/$1" || test -f "$w/$2"; then n=20; fi ;; esac',
+  'if test $n -eq 0; then { rm -f "$r"; true >"$r"; } 2>/dev/null; fi',
+  'while test -e "$r" -a $n -lt 20; do sleep 0.01; n=$((n+1)); done 2>/dev/null',
+].join('; ');
 
 /** Within single quotes a shell takes all but those as they are; the server takes %f and %%. */
 function quoted(path: string): string {

@@ -70,7 +70,6 @@ test('a server that is killed is started again; nobody downstream notices', asyn
   const cluster = await attachedCluster(t);
   const { primary, node } = cluster;
   const standby = await standbyBehind(cluster);
-  const load = new Load(primary, { slot: 'node' });
   node.expectLog(KILLED);
   const downstream = (await node.status()).downstreams.map(({ pid }) => pid);
   assert.equal(downstream.length, 1);
@@ -80,6 +79,7 @@ test('a server that is killed is started again; nobody downstream notices', asyn
     // Its children find out and end by themselves, while the next one may be starting.
     [2, async (pid: number) => void process.kill(pid, 'SIGKILL')],
   ] as const) {
+    const load = new Load(primary, { slot: 'node' });
     const mark = await node.log.mark();
     const { pid } = await serverStatus(node);
     assert.ok(pid !== null);
@@ -90,14 +90,14 @@ test('a server that is killed is started again; nobody downstream notices', asyn
     await waitUntilReady(node, { restarts });
     await waitFor('SQL to be answered', () => node.sql('SELECT 1').catch(() => ''));
     assert.equal((await node.log.since(mark)).match(new RegExp(KILLED, 'g'))?.length, 1);
-    // It is ready some moments before its WAL receiver is connected.
+    // It is ready before its WAL receiver is connected: while there are whole segments to restore.
+    await load.stop();
     const status = await waitFor('its WAL receiver', async () => {
       const now = await serverStatus(node);
       return now.reason === null ? now : undefined;
     });
     assert.equal(status.restarts, restarts);
   }
-  await load.stop();
   await assertSameRows(primary, [node, standby]);
   assert.deepEqual(
     (await node.status()).downstreams.map(({ pid }) => pid),
