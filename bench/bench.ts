@@ -9,7 +9,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { PostgresCluster } from '../test/harness/postgres-cluster.ts';
+import { PostgresCluster } from '../test/harness/postgres-cluster.ts';
 import { TestDirectory } from '../test/harness/test-directory.ts';
 import { catchUpFromPostgres, catchUpFromRelay } from './catch-up.ts';
 import { bareStream, relayIngest, standbyIngest } from './ingest.ts';
@@ -160,7 +160,8 @@ async function sql(tree: TestDirectory): Promise<BenchResult> {
 }
 
 async function promotion(tree: TestDirectory): Promise<BenchResult> {
-  const primary = await makePrimary(tree);
+  const primary = await PostgresCluster.init(tree, { name: 'primary' });
+  await primary.start();
   await primary.sql('CREATE TABLE promoted (value int)');
   const backup = await primary.backup(join(tree.path, 'backup'));
   const figures = new Figures();
