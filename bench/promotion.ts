@@ -13,31 +13,55 @@ import type { SqlServer } from '../test/harness/sql-server.ts';
 import type { TestDirectory } from '../test/harness/test-directory.ts';
 import { waitFor } from '../test/harness/wait.ts';
 import { WalcadeNode } from '../test/harness/walcade-node.ts';
+import type { Bench, BenchContext, Readings } from './frame.ts';
 
-const run = promisify(execFile);
+const execute = promisify(execFile);
 const PROGRAM = fileURLToPath(new URL('../bin/walcade', import.meta.url));
 
-export interface PromotionTimes {
-  /** From the command's start to its end: the server accepts writes. */
-  commandMs: number;
-  /** From the command's start to the row on the standby below. */
-  rowMs: number;
-  /** Whether the standby's WAL receiver is the one that it was. */
-  isSameReceiver: boolean;
+const WHAT = 'from the command';
+const WRITES = 'ms to writes accepted';
+const ROW = 'ms to the first row below';
+const RECONNECTS = 'reconnects below';
+
+export const promotion: Bench = {
+  name: 'promotion',
+  question:
+    'How long is it from the command that promotes the middle of a cascade to the first new row ' +
+    'on a standby below it?',
+  aims: [
+    { what: WHAT, unit: ROW, of: { side: 'PostgreSQL' }, atMost: 1 },
+    { what: WHAT, unit: RECONNECTS, atMost: 0 },
+  ],
+  run,
+};
+
+async function run({ tree, alternate }: BenchContext): Promise<string> {
+  const primary = await PostgresCluster.init(tree, { name: 'primary' });
+  await primary.start();
+  await primary.sql('CREATE TABLE promoted (value int)');
+  const backup = await primary.backup(join(tree.path, 'backup'));
+  await alternate(WHAT, {
+    walcade: (number) => promoteNode(tree, { primary, backup, number }),
+    PostgreSQL: (number) => promotePostgres(tree, { primary, backup, number }),
+  });
+  return (
+    'pg_ctl promote of a standby, walcade promote of a node, each with a PostgreSQL standby ' +
+    'below; the commands are started as a person starts them, their own start included'
+  );
 }
 
-export interface PromotionOptions {
+interface PromotionOptions {
   primary: PostgresCluster;
   /** A base backup of the primary. */
   backup: string;
-  run: number;
+  number: number;
 }
 
 /** A PostgreSQL standby with another below it, promoted by pg_ctl. */
-export async function promotePostgres(
+async function promotePostgres(
   tree: TestDirectory,
-  { primary, backup, run: number }: PromotionOptions,
-): Promise<PromotionTimes> {
+  { primary, backup, number }: PromotionOptions,
+): Promise<Readings> {
   const middle = await startStandby(tree, {
     name: `middle${number}`,
     from: backup,
@@ -53,7 +77,7 @@ export async function promotePostgres(
   const args = ['promote', '-w', '-D', middle.dataDirectory];
   const options = user === undefined ? {} : { uid: user.uid, gid: user.gid, cwd: '/' };
   const times = await measure(middle, below, async () => {
-    await run(join(dirname(postgres), 'pg_ctl'), args, options);
+    await execute(join(dirname(postgres), 'pg_ctl'), args, options);
   });
   await below.end();
   await middle.end();
@@ -61,10 +85,10 @@ export async function promotePostgres(
 }
 
 /** A node with a PostgreSQL standby below it, promoted by walcade. */
-export async function promoteNode(
+async function promoteNode(
   tree: TestDirectory,
-  { primary, backup, run: number }: PromotionOptions,
-): Promise<PromotionTimes> {
+  { primary, backup, number }: PromotionOptions,
+): Promise<Readings> {
   const node = await WalcadeNode.init(tree, {
     name: `node${number}`,
     upstream: primary.conninfo,
@@ -78,7 +102,7 @@ export async function promoteNode(
   });
   await node.waitForCatchup(primary);
   const times = await measure(node, below, async () => {
-    await run(process.execPath, [PROGRAM, 'promote', '-D', node.directory]);
+    await execute(process.execPath, [PROGRAM, 'promote', '-D', node.directory]);
   });
   await below.end();
   await node.end();
@@ -103,7 +127,7 @@ async function measure(
   promoted: SqlServer,
   below: PostgresCluster,
   promote: () => Promise<void>,
-): Promise<PromotionTimes> {
+): Promise<Readings> {
   const receiver = await below.walReceiverPid();
   const count = 'SELECT count(*) FROM promoted';
   const before = await below.sql(count);
@@ -115,5 +139,6 @@ async function measure(
     if (performance.now() - startedMs > 60_000) throw new Error('the row has not come in 60 s');
   }
   const rowMs = performance.now() - startedMs;
-  return { commandMs, rowMs, isSameReceiver: (await below.walReceiverPid()) === receiver };
+  const reconnects = (await below.walReceiverPid()) === receiver ? 0 : 1;
+  return { [WRITES]: commandMs, [ROW]: rowMs, [RECONNECTS]: reconnects };
 }

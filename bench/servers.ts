@@ -1,16 +1,15 @@
 /**
- * The servers that the benches measure: a PostgreSQL primary with a range of WAL of known kind, a
- * relay below it, and reader processes. They live as long as the bench.
+ * The servers that the benches measure: a PostgreSQL primary with a range of WAL of known kind, and
+ * a relay below it. They live as long as the bench.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
-import { PostgresCluster } from '../test/harness/postgres-cluster.ts';
+import type { PostgresBinaries } from '../test/harness/postgres-binaries.ts';
+import { PostgresCluster, type Settings } from '../test/harness/postgres-cluster.ts';
+import type { SqlServer } from '../test/harness/sql-server.ts';
 import type { TestDirectory } from '../test/harness/test-directory.ts';
 import { WalcadeNode } from '../test/harness/walcade-node.ts';
 import { type Lsn, alignDown, formatLsn } from '../src/wal/lsn.ts';
 
-const SEGMENT_BYTES = 16 * 1024 * 1024;
+export const SEGMENT_BYTES = 16 * 1024 * 1024;
 
 export interface WalRange {
   start: Lsn;
@@ -18,9 +17,17 @@ export interface WalRange {
   bytes: number;
 }
 
-export async function makePrimary(tree: TestDirectory): Promise<PostgresCluster> {
+/** A running primary that keeps all its WAL; of the package's PostgreSQL if not said otherwise. */
+export async function makePrimary(
+  tree: TestDirectory,
+  {
+    binaries,
+    settings = {},
+  }: { binaries?: PostgresBinaries | undefined; settings?: Settings } = {},
+): Promise<PostgresCluster> {
   const primary = await PostgresCluster.init(tree, {
     name: 'primary',
+    binaries,
     settings: {
       wal_keep_size: '20GB',
       max_wal_size: '20GB',
@@ -31,6 +38,7 @@ export async function makePrimary(tree: TestDirectory): Promise<PostgresCluster>
       synchronous_commit: false,
       autovacuum: false,
       log_replication_commands: false,
+      ...settings,
     },
   });
   await primary.start();
@@ -72,38 +80,11 @@ export async function makeRelay(
   return relay;
 }
 
-const READER = fileURLToPath(new URL('reader.ts', import.meta.url));
-
-/** A process with `readers` connections, all of which have received the whole range. */
-export class Readers {
-  readonly #process: ChildProcess;
-
-  private constructor(process: ChildProcess) {
-    this.#process = process;
-  }
-
-  /** Starts the process; resolves when all readers have reached the end, with the seconds taken. */
-  static async run(
-    port: number,
-    readers: number,
-    { start, end }: WalRange,
-  ): Promise<{ readers: Readers; seconds: number }> {
-    const began = performance.now();
-    const child = spawn(
-      process.execPath,
-      ['--import', 'tsx', READER, `${port}`, `${readers}`, formatLsn(start), formatLsn(end)],
-      { stdio: ['pipe', 'pipe', 'inherit'] },
-    );
-    const [text] = (await Promise.race([once(child.stdout, 'data'), once(child, 'exit')])) as [
-      unknown,
-    ];
-    if (!String(text).startsWith('reached')) throw new Error(`the readers ended: ${String(text)}`);
-    return { readers: new Readers(child), seconds: (performance.now() - began) / 1000 };
-  }
-
-  async end(): Promise<void> {
-    const exited = once(this.#process, 'exit');
-    this.#process.stdin?.end();
-    await exited;
-  }
+/** The process ids of the WAL senders whose downstreams' names open with `prefix`. */
+export async function walSenderPids(server: SqlServer, prefix: string): Promise<number[]> {
+  const list = await server.sql(
+    'select pid from pg_stat_replication where starts_with(application_name, $1)',
+    [prefix],
+  );
+  return list === '' ? [] : list.split('\n').map(Number);
 }

@@ -1,0 +1,9 @@
+/** The benches there are, in the order in which they run and stand in docs/performance.md. */
+import { fanOut } from './fan-out.ts';
+import type { Bench } from './frame.ts';
+import { ingest } from './ingest.ts';
+import { promotion } from './promotion.ts';
+import { sql } from './sql.ts';
+import { start } from './start.ts';
+
+export const BENCHES: readonly Bench[] = [fanOut, ingest, start, promotion, sql];
