@@ -2,7 +2,6 @@
  * Question: what do readers that catch up cost the sending server, in CPU seconds for each GB
  * served, and how many MB/s do all of them get, beside PostgreSQL's WAL senders?
  */
-import { distance } from '../src/wal/lsn.ts';
 import type { PostgresCluster } from '../test/harness/postgres-cluster.ts';
 import type { WalcadeNode } from '../test/harness/walcade-node.ts';
 import { type Bench, type BenchContext, READER_CORES, type Readings } from './frame.ts';
@@ -35,7 +34,7 @@ async function run({ tree, choose, alternate }: BenchContext): Promise<string> {
   const primary = await makePrimary(tree);
   const long = await makeWal(primary, choose({ full: 600, short: 200, smoke: 16 }));
   const short = await makeWal(primary, choose({ full: 150, short: 50, smoke: 1 }));
-  const relay = await makeRelay(tree, primary, spanOf(long, short));
+  const relay = await makeRelay(tree, primary, { ...long, end: short.end });
   for (const count of choose({ full: [1, 4, 16, 64], short: [1, 4, 16, 64], smoke: [1, 4] })) {
     const range = count > 16 ? short : long;
     await alternate(named(count), {
@@ -48,11 +47,6 @@ async function run({ tree, choose, alternate }: BenchContext): Promise<string> {
     `to each reader ${megabytes(long)} MB of WAL, with 64 readers ${megabytes(short)} MB, over ` +
     'TCP on loopback; readers in one process that throws WAL away'
   );
-}
-
-/** From the start of one range to the end of a later one. */
-function spanOf({ start }: WalRange, { end }: WalRange): WalRange {
-  return { start, end, bytes: distance(start, end) };
 }
 
 function named(count: number): string {

@@ -22,3 +22,16 @@ export async function residentMegabytes(pid: number): Promise<{ now: number; pea
     Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1] ?? Number.NaN) / 1024;
   return { now: megabytes('VmRSS'), peak: megabytes('VmHWM') };
 }
+
+/**
+ * Memory of processes in MB in which each page counts once, shared among those that have it: the
+ * sum of resident memory would count shared buffers once for each process.
+ */
+export async function proportionalMegabytes(pids: readonly number[]): Promise<number> {
+  let kilobytes = 0;
+  for (const pid of pids) {
+    const rollup = await readFile(`/proc/${pid}/smaps_rollup`, 'utf8');
+    kilobytes += Number(/^Pss:\s+(\d+) kB/m.exec(rollup)?.[1] ?? Number.NaN);
+  }
+  return kilobytes / 1024;
+}

@@ -64,6 +64,7 @@ export async function makeWal(primary: PostgresCluster, megabytes: number): Prom
   return { start, end, bytes: Number(end - start) };
 }
 
+/** A running node without a server that has the range. */
 export async function makeRelay(
   tree: TestDirectory,
   primary: PostgresCluster,
