@@ -15,6 +15,12 @@ const READ_AHEAD_BYTES = 1024 * 1024;
 /** The other side went away, or the network between. */
 export class ConnectionLost extends WalcadeError {}
 
+/** What a socket knows of its traffic. */
+interface StreamCounters {
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+}
+
 export interface ConnectionOptions {
   limits: MessageLimits;
   /** What is said when the stream ends: the server's words differ from the client's. */
@@ -59,6 +65,12 @@ export class Connection {
   /** Aborted, with the reason, once the connection cannot be used any more. */
   get closed(): AbortSignal {
     return this.#closed.signal;
+  }
+
+  /** How many bytes have come over the wire, and gone: of a stream that counts them, as sockets. */
+  get traffic(): { readBytes: number; writtenBytes: number } {
+    const { bytesRead = 0, bytesWritten = 0 } = this.#socket as Partial<StreamCounters>;
+    return { readBytes: bytesRead, writtenBytes: bytesWritten };
   }
 
   /**

@@ -12,6 +12,7 @@ import { ByteReader } from './bytes.ts';
 /** The type bytes inside CopyData. */
 export const REPLICATION_MESSAGE = {
   WAL_DATA: 0x77,
+  COMPRESSED_WAL_DATA: 0x7a,
   KEEPALIVE: 0x6b,
   STATUS_UPDATE: 0x72,
   HOT_STANDBY_FEEDBACK: 0x68,
@@ -43,10 +44,28 @@ export function decodeWalDataHeader(bytes: Uint8Array): WalDataHeader {
  * `walBytes` bytes of WAL from a buffer of their own, so that WAL is never copied to be sent.
  */
 export function encodeWalDataFrame(header: WalDataHeader, walBytes: number): Buffer {
+  return encodeWalFrame(REPLICATION_MESSAGE.WAL_DATA, header, walBytes);
+}
+
+/**
+ * The header at the front of a message `z`, which is walcade's own: a WalData whose WAL is one
+ * zstd frame. It is sent only to who has asked for it.
+ */
+export function decodeCompressedWalHeader(bytes: Uint8Array): WalDataHeader {
+  const body = openMessage(bytes, 'z', WAL_DATA_HEADER_BYTES);
+  return { start: body.lsn(), walEnd: body.lsn(), sentAt: body.int64() };
+}
+
+/** As encodeWalDataFrame(): to be followed by a zstd frame of `compressedBytes` bytes. */
+export function encodeCompressedWalFrame(header: WalDataHeader, compressedBytes: number): Buffer {
+  return encodeWalFrame(REPLICATION_MESSAGE.COMPRESSED_WAL_DATA, header, compressedBytes);
+}
+
+function encodeWalFrame(type: number, header: WalDataHeader, walBytes: number): Buffer {
   const frame = Buffer.allocUnsafe(FRAME_BYTES + WAL_DATA_HEADER_BYTES);
   frame[0] = COPY_DATA;
   frame.writeUInt32BE(4 + WAL_DATA_HEADER_BYTES + walBytes, 1);
-  frame[5] = REPLICATION_MESSAGE.WAL_DATA;
+  frame[5] = type;
   frame.writeBigUInt64BE(header.start, 6);
   frame.writeBigUInt64BE(header.walEnd, 14);
   frame.writeBigInt64BE(header.sentAt, 22);

@@ -234,6 +234,10 @@ test('a version is negotiated only if the client asked for more than 3.0', () =>
   assert.deepEqual(negotiate('user|u||', 196610), { version: 196608, unrecognized: [] });
   assert.deepEqual(negotiate('user|u||', 206607), { version: 196608, unrecognized: [] });
   assert.deepEqual(negotiate('user|u|_pq_.a|1||'), { version: 196608, unrecognized: ['_pq_.a'] });
+  // What is known is no reason to negotiate.
+  const both = parseSession(body('user|u|_pq_.a|1|_pq_.b|1||'));
+  assert.deepEqual(negotiation(both, ['_pq_.a'])?.unrecognized, ['_pq_.b']);
+  assert.equal(negotiation(both, ['_pq_.a', '_pq_.b']), undefined);
 });
 
 test('an application name is printable and as long as a name may be', () => {

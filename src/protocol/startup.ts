@@ -172,12 +172,16 @@ function parseBoolean(text: string): boolean | undefined {
 
 /**
  * What NegotiateProtocolVersion must say before authentication, or undefined if the client asked
- * for nothing beyond 3.0: libpq refuses a negotiation that changes nothing.
+ * for nothing beyond 3.0 and the `known` extensions: libpq refuses a negotiation that changes
+ * nothing.
  */
-export function negotiation(startup: SessionStartup): ProtocolNegotiation | undefined {
-  const { minorVersion, protocolExtensions } = startup;
-  if (minorVersion === 0 && protocolExtensions.size === 0) return undefined;
-  return { version: PROTOCOL_VERSION, unrecognized: [...protocolExtensions.keys()] };
+export function negotiation(
+  { minorVersion, protocolExtensions }: SessionStartup,
+  known: readonly string[] = [],
+): ProtocolNegotiation | undefined {
+  const unrecognized = [...protocolExtensions.keys()].filter((name) => !known.includes(name));
+  if (minorVersion === 0 && unrecognized.length === 0) return undefined;
+  return { version: PROTOCOL_VERSION, unrecognized };
 }
 
 const NAME_BYTES_MAX = 63;
