@@ -8,14 +8,19 @@
 import { randomBytes } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
 import type { Duplex } from 'node:stream';
-import { SQLSTATE, WalcadeError } from '../base/errors.ts';
+import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { encodeNegotiateProtocolVersion } from '../protocol/backend-messages.ts';
 import { Connection } from '../protocol/connection.ts';
 import type { MessageLimits } from '../protocol/message-reader.ts';
 import { FRONTEND } from '../protocol/message-type.ts';
-import { UPSTREAM_PATH } from '../protocol/node-parameters.ts';
+import {
+  COMPRESSION_OPTION,
+  UPSTREAM_PATH,
+  wantedCompression,
+} from '../protocol/node-parameters.ts';
 import { type SessionStartup, negotiation } from '../protocol/startup.ts';
+import { type Zstd, loadZstd } from '../protocol/zstd.ts';
 import type { Downstream } from '../sender/downstreams.ts';
 import type { SenderContext } from '../sender/sender-context.ts';
 import { SenderSession } from '../sender/session.ts';
@@ -77,21 +82,30 @@ export class SenderSessions {
   /** Serves a client that has been let in; resolves when its session has ended. */
   async serve({ socket, readAhead, startup, downstream, log }: SenderClient): Promise<void> {
     const { context, keys } = this.#options;
-    const negotiated = negotiation(startup);
+    const negotiated = negotiation(startup, [COMPRESSION_OPTION]);
     if (negotiated !== undefined) {
       socket.write(encodeNegotiateProtocolVersion(negotiated.version, negotiated.unrecognized));
     }
     const pid = this.#nextPid++;
     const key = randomBytes(4);
-    const entry = context.downstreams.add({ ...downstream, pid, startedMs: context.clock.nowMs() });
     const lostMessage = 'unexpected EOF on standby connection';
+    const connection = new Connection(socket, { limits, lostMessage, readAhead });
+    const entry = context.downstreams.add({
+      ...downstream,
+      pid,
+      startedMs: context.clock.nowMs(),
+      wireBytes: () => connection.traffic.writtenBytes,
+    });
+    const compression = await grantCompression(startup, log);
+    if (compression?.zstd !== undefined) entry.compression = 'zstd';
     const session = new SenderSession({
-      connection: new Connection(socket, { limits, lostMessage, readAhead }),
+      connection,
       downstream: entry,
       context,
       cancelKey: key,
       clientEncoding: startup.parameters.get('client_encoding'),
       isNode: startup.parameters.has(UPSTREAM_PATH),
+      compression,
       stopping: this.#stopping.signal,
       log,
     });
@@ -110,5 +124,20 @@ export class SenderSessions {
   async stop(): Promise<void> {
     this.#stopping.abort();
     await Promise.all(this.#open);
+  }
+}
+
+/** What is granted to who asks for compression; without a library it is sent WAL as it is. */
+async function grantCompression(
+  startup: SessionStartup,
+  log: Log,
+): Promise<{ zstd: Zstd | undefined } | undefined> {
+  const wanted = wantedCompression(startup);
+  if (wanted !== 'zstd') return wanted && { zstd: undefined };
+  try {
+    return { zstd: await loadZstd() };
+  } catch (error) {
+    log.warning(asWalcadeError(error));
+    return { zstd: undefined };
   }
 }

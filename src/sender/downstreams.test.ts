@@ -20,7 +20,14 @@ test('feedback is of all sessions and of all slots, and goes with them', async (
   table.feedbackChanged.listen(() => changes++);
   assert.deepEqual(table.feedback(), { xmin: 0n, catalogXmin: 0n });
   const peer = { transport: 'local' } as const;
-  const session = { user: 'u', applicationName: 'a', peer, startedMs: 0, isAttached: false };
+  const session = {
+    user: 'u',
+    applicationName: 'a',
+    peer,
+    startedMs: 0,
+    isAttached: false,
+    wireBytes: () => 0,
+  };
   const first = table.add({ ...session, pid: 1 });
   const second = table.add({ ...session, pid: 2 });
   assert.deepEqual(

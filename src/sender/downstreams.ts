@@ -6,9 +6,11 @@
  */
 import { Condition } from '../base/condition.ts';
 import type { PeerAddress } from '../protocol/network.ts';
+import type { LinkCompression } from '../protocol/node-parameters.ts';
 import type { ReplicationSlot, ReplicationSlots } from '../store/replication-slots.ts';
 import { INVALID_LSN, type Lsn, type TimelineId } from '../wal/lsn.ts';
 import { DivergedDownstreams } from './diverged-downstreams.ts';
+import { WalFrames } from './wal-frames.ts';
 
 /** As in pg_stat_replication; a session that is not streaming is in `startup`. */
 export type SenderState = 'startup' | 'backup' | 'catchup' | 'streaming' | 'stopping';
@@ -21,6 +23,11 @@ export interface Downstream {
   readonly startedMs: number;
   /** The attached server's own WAL receiver, over the private socket. */
   readonly isAttached: boolean;
+  /** Whether it is sent compressed WAL, as it has asked for. */
+  compression: LinkCompression;
+  /** How much it has been sent on this connection: all that went over the wire, and WAL. */
+  readonly wireBytes: () => number;
+  walBytes: number;
   state: SenderState;
   timeline: TimelineId | undefined;
   slot: ReplicationSlot | undefined;
@@ -44,6 +51,8 @@ export class DownstreamTable {
   /** Notified when `replayed` has advanced. */
   readonly replayedChanged = new Condition();
   readonly diverged = new DivergedDownstreams();
+  /** Compressed WAL, made once for all of them. */
+  readonly frames = new WalFrames();
   #replayed: Lsn = INVALID_LSN;
 
   constructor(slots: ReplicationSlots) {
@@ -78,11 +87,13 @@ export class DownstreamTable {
   add(
     session: Pick<
       Downstream,
-      'pid' | 'user' | 'applicationName' | 'peer' | 'startedMs' | 'isAttached'
+      'pid' | 'user' | 'applicationName' | 'peer' | 'startedMs' | 'isAttached' | 'wireBytes'
     >,
   ): Downstream {
     const downstream: Downstream = {
       ...session,
+      compression: 'off',
+      walBytes: 0,
       state: 'startup',
       timeline: undefined,
       slot: undefined,

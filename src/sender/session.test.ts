@@ -13,6 +13,7 @@ import {
   encodeWalDataFrame,
 } from '../protocol/replication-messages.ts';
 import { encodeStartup } from '../protocol/startup.ts';
+import { loadZstd } from '../protocol/zstd.ts';
 import { INVALID_LSN, advance, formatLsn } from '../wal/lsn.ts';
 
 const { wal: WAL } = made([{ bodyBytes: 500 }, { bodyBytes: 20_000 }]);
@@ -37,6 +38,25 @@ test('the greeting names what clients look at, and ends with a key and readiness
   assert.equal(key.subarray(0, 5).toString('hex'), '4b0000000c');
   assert.deepEqual(heard().subarray(-6), hex(READY));
   await node.close();
+});
+
+test('who asks for compression is told what it gets, and nobody else hears of it', async () => {
+  for (const [asked, told] of [
+    [{ '_pq_.walcade_compression': 'zstd' }, 'walcade.compression\0zstd\0'],
+    [{ '_pq_.walcade_compression': 'lz4' }, 'walcade.compression\0off\0'],
+    [{}, undefined],
+  ] as const) {
+    const { node, heard, say } = await startup(asked);
+    // The library is loaded for the first who asks.
+    await loadZstd();
+    await say();
+    const text = heard().toString('latin1');
+    // What is known needs no negotiation: the first message is AuthenticationOk.
+    assert.equal(text[0], 'R');
+    if (told === undefined) assert.ok(!text.includes('walcade.compression'));
+    else assert.ok(text.includes(told));
+    await node.close();
+  }
 });
 
 test('IDENTIFY_SYSTEM, SHOW and slots are answered to the byte', async () => {

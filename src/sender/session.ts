@@ -19,10 +19,12 @@ import { encodeErrorResponse } from '../protocol/error-response.ts';
 import { decodeQuery } from '../protocol/frontend-messages.ts';
 import type { Message } from '../protocol/message-reader.ts';
 import { FRONTEND } from '../protocol/message-type.ts';
+import { LINK_COMPRESSION, type LinkCompression } from '../protocol/node-parameters.ts';
 import {
   type ReplicationCommand,
   parseReplicationCommand,
 } from '../protocol/replication-command.ts';
+import type { Zstd } from '../protocol/zstd.ts';
 import { BackupRelay } from './backup-relay.ts';
 import type { Downstream } from './downstreams.ts';
 import {
@@ -47,6 +49,8 @@ export interface SessionOptions {
   clientEncoding: string | undefined;
   /** Whether the downstream is a node. */
   isNode: boolean;
+  /** What the downstream has asked for, as it is granted; undefined if it has not asked. */
+  compression: { zstd: Zstd | undefined } | undefined;
   /** Aborts when the node stops in peace. */
   stopping: AbortSignal;
   log: Log;
@@ -147,6 +151,7 @@ export class SenderSession {
         ? { default_transaction_read_only: 'off', in_hot_standby: this.#inHotStandby }
         : {}),
       ...(version >= 160_000 ? { scram_iterations: '4096' } : {}),
+      ...this.#grantedCompression,
       ...(version >= 180_000 ? { search_path: '"$user", public' } : {}),
     };
     return [
@@ -164,6 +169,12 @@ export class SenderSession {
     this.#toldInHotStandby = this.#inHotStandby;
     if (told === this.#toldInHotStandby) return [];
     return [encodeParameterStatus('in_hot_standby', this.#toldInHotStandby)];
+  }
+
+  get #grantedCompression(): Record<string, LinkCompression> {
+    const { compression } = this.#options;
+    if (compression === undefined) return {};
+    return { [LINK_COMPRESSION]: compression.zstd === undefined ? 'off' : 'zstd' };
   }
 
   get #inHotStandby(): 'on' | 'off' {
@@ -282,6 +293,7 @@ export class SenderSession {
       downstream: this.#downstream,
       context: this.#context,
       isNode: this.#options.isNode,
+      zstd: this.#options.compression?.zstd,
       stopping: this.#options.stopping,
       log: this.#log,
     }).run(command);

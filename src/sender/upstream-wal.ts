@@ -12,6 +12,7 @@ import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { Watermark } from '../base/watermark.ts';
 import { BACKEND } from '../protocol/backend-messages.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
+import { CompressedWalReader } from '../protocol/compressed-wal.ts';
 import { errorFromResponse } from '../protocol/error-response.ts';
 import type { Message } from '../protocol/message-reader.ts';
 import { formatStartReplication } from '../protocol/replication-command.ts';
@@ -67,6 +68,7 @@ export class UpstreamWal implements WalSource {
   readonly #consumed = new Condition();
   #blocks: Block[] = [];
   #insideWalData = false;
+  #compressed: CompressedWalReader | undefined;
   #hasBegun = false;
   /** Whether something is expected of the upstream: else its silence means nothing. */
   #isReading = true;
@@ -127,6 +129,7 @@ export class UpstreamWal implements WalSource {
   async #receive(signal: AbortSignal): Promise<void> {
     const { timeline, until } = this.#options;
     const start = this.#walker.received;
+    this.#compressed = await CompressedWalReader.open(this.#client);
     const answer = await this.#client.startCopyBoth(formatStartReplication({ start, timeline }));
     this.#heard();
     if (answer.kind === 'results') throw this.#endedEarly();
@@ -167,7 +170,8 @@ export class UpstreamWal implements WalSource {
     return { bytes: block.bytes.subarray(distance(blockStart, start), to), release: () => {} };
   }
 
-  async #take({ type, body, offset }: Message): Promise<void> {
+  async #take(message: Message): Promise<void> {
+    const { type, body, offset } = message;
     if (type === BACKEND.ERROR_RESPONSE) throw errorFromResponse(body);
     if (type === BACKEND.COPY_DONE || type === BACKEND.COMMAND_COMPLETE) {
       if (this.#walker.received < this.#options.until) throw this.#endedEarly();
@@ -176,11 +180,20 @@ export class UpstreamWal implements WalSource {
     if (type !== BACKEND.COPY_DATA) return;
     if (offset > 0) {
       if (this.#insideWalData) this.#append(body);
+      else this.#takeCompressed(message);
       return;
     }
     this.#insideWalData = body[0] === REPLICATION_MESSAGE.WAL_DATA;
     if (this.#insideWalData) return this.#append(body.subarray(WAL_DATA_HEADER_BYTES));
+    if (body[0] === REPLICATION_MESSAGE.COMPRESSED_WAL_DATA && this.#compressed) {
+      return this.#takeCompressed(message);
+    }
     if (decodeKeepalive(body).replyRequested) await this.#reply();
+  }
+
+  #takeCompressed(message: Message): void {
+    const whole = this.#compressed?.push(message);
+    if (whole !== undefined) this.#append(whole.wal);
   }
 
   async #reply({ replyRequested } = { replyRequested: false }): Promise<void> {

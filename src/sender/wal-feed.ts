@@ -46,7 +46,7 @@ export async function feedWal(
       continue;
     }
     signal.throwIfAborted();
-    const batch = await readBatch(source, { start: sent, walEnd });
+    const batch = await readBatch(source, { start: sent, walEnd, messageEnd });
     try {
       const frames: Uint8Array[] = [];
       const sentAt = clock.timestampUs();
@@ -62,16 +62,23 @@ export async function feedWal(
   }
 }
 
+interface BatchRange {
+  start: Lsn;
+  walEnd: Lsn;
+  /** Where the message that begins at a position ends at the latest. */
+  messageEnd: (start: Lsn, walEnd: Lsn) => Lsn;
+}
+
 /** The messages of one write: what is in memory, or else one piece from disk. */
-async function readBatch(
+export async function readBatch(
   source: WalSource,
-  { start, walEnd }: { start: Lsn; walEnd: Lsn },
+  { start, walEnd, messageEnd: endAfter }: BatchRange,
 ): Promise<WalChunk[]> {
   const batch: WalChunk[] = [];
   let position = start;
   let bytes = 0;
   while (position < walEnd && bytes < BATCH_BYTES_MAX) {
-    const chunk = source.read(position, messageEnd(position, walEnd));
+    const chunk = source.read(position, endAfter(position, walEnd));
     if (chunk instanceof Promise) {
       if (batch.length > 0) {
         // Sent without waiting for the disk; the next batch finds the block loaded.

@@ -21,16 +21,26 @@ import {
 } from '../protocol/backend-messages.ts';
 import type { Connection } from '../protocol/connection.ts';
 import type { StartReplication } from '../protocol/replication-command.ts';
+import type { Zstd } from '../protocol/zstd.ts';
 import { partingPoint } from '../wal/history-parting.ts';
 import { isInHistory, parseHistoryFile, switchPointOf } from '../wal/history.ts';
-import { INVALID_LSN, type Lsn, type TimelineId, formatLsn, lsn, minLsn } from '../wal/lsn.ts';
+import {
+  INVALID_LSN,
+  type Lsn,
+  type TimelineId,
+  distance,
+  formatLsn,
+  lsn,
+  minLsn,
+} from '../wal/lsn.ts';
 import { type DivergedDownstream, divergenceOf } from './diverged-downstreams.ts';
+import { feedCompressedWal } from './compressed-feed.ts';
 import type { Downstream } from './downstreams.ts';
 import type { SenderContext } from './sender-context.ts';
 import { passOlderWalOn } from './older-wal.ts';
 import { tellUpstreamPath } from './path-teller.ts';
 import { type CopyEnd, StatusListener } from './status-listener.ts';
-import { feedWal } from './wal-feed.ts';
+import { type WalFeedOptions, feedWal } from './wal-feed.ts';
 import { type WalSource, storeSource } from './wal-source.ts';
 
 const END_OF_TIME: Lsn = lsn(0xffff_ffff_ffff_ffffn);
@@ -44,6 +54,8 @@ export interface WalSenderOptions {
   context: SenderContext;
   /** The downstream is a node, which is told the nodes above it. */
   isNode: boolean;
+  /** What WAL is compressed with, if the downstream has asked for it. */
+  zstd: Zstd | undefined;
   /** Aborts when the node stops in peace: what is left is sent, then the session ends. */
   stopping: AbortSignal;
   log: Log;
@@ -70,18 +82,21 @@ export class WalSender {
   readonly #downstream: Downstream;
   readonly #context: SenderContext;
   readonly #isNode: boolean;
+  readonly #zstd: Zstd | undefined;
   readonly #stopping: AbortSignal;
   readonly #listener: StatusListener;
   readonly #acknowledged = new Condition();
   readonly #log: Log;
   #current: StreamPlan | undefined;
 
-  constructor({ connection, downstream, context, isNode, stopping, log }: WalSenderOptions) {
+  constructor(options: WalSenderOptions) {
+    const { connection, downstream, context, isNode, zstd, stopping, log } = options;
     this.#log = log;
     this.#connection = connection;
     this.#downstream = downstream;
     this.#context = context;
     this.#isNode = isNode;
+    this.#zstd = zstd;
     this.#stopping = stopping;
     this.#listener = new StatusListener({
       connection,
@@ -283,24 +298,30 @@ export class WalSender {
   }
 
   async #feedFrom(source: WalSource, until: Lsn, signal: AbortSignal): Promise<void> {
-    const { clock, store } = this.#context;
+    const { clock, store, downstreams } = this.#context;
+    const downstream = this.#downstream;
+    const zstd = this.#zstd;
+    const options: WalFeedOptions = {
+      start: downstream.sent,
+      until,
+      clock,
+      signal,
+      onSent: (sent) => {
+        downstream.walBytes += distance(downstream.sent, sent);
+        downstream.sent = sent;
+      },
+      onCaughtUp: () => {
+        // A downstream that has all the older WAL that came so far has not caught up.
+        const hasCaughtUp = downstream.sent >= store.served.value;
+        if (hasCaughtUp && downstream.state === 'catchup') downstream.state = 'streaming';
+      },
+    };
     try {
-      await feedWal(source, this.#connection, {
-        start: this.#downstream.sent,
-        until,
-        clock,
-        signal,
-        onSent: (sent) => {
-          this.#downstream.sent = sent;
-        },
-        onCaughtUp: () => {
-          // A downstream that has all the older WAL that came so far has not caught up.
-          const hasCaughtUp = this.#downstream.sent >= store.served.value;
-          if (hasCaughtUp && this.#downstream.state === 'catchup') {
-            this.#downstream.state = 'streaming';
-          }
-        },
-      });
+      if (zstd === undefined) await feedWal(source, this.#connection, options);
+      else {
+        const compressor = { zstd, frames: downstreams.frames };
+        await feedCompressedWal(source, this.#connection, compressor, options);
+      }
     } catch (error) {
       const isRemoved = error instanceof WalcadeError && error.sqlstate === SQLSTATE.UNDEFINED_FILE;
       // Removed while it was being read: the upstream may have it still.
