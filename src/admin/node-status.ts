@@ -4,7 +4,7 @@
 import type { Clock } from '../base/clock.ts';
 import { describePeer } from '../protocol/network.ts';
 import type { WalReceiver } from '../receiver/wal-receiver.ts';
-import type { DownstreamTable } from '../sender/downstreams.ts';
+import type { Downstream, DownstreamTable } from '../sender/downstreams.ts';
 import type { ControlFile } from '../store/control-file.ts';
 import type { ReplicationSlots } from '../store/replication-slots.ts';
 import type { WalStore } from '../store/wal-store.ts';
@@ -37,6 +37,8 @@ export interface NodeStatus {
     walEnd: string | null;
     lagBytes: number | null;
     lastMessageSentAt: string | null;
+    /** The connection that it streams on, or is about to. */
+    link: LinkStatus | null;
   };
   /** The attached PostgreSQL server; null for a relay. */
   server: ServerStatus | null;
@@ -86,6 +88,16 @@ export interface DownstreamStatus {
   replay: string | null;
   lagBytes: number | null;
   replyAt: string | null;
+  link: LinkStatus;
+}
+
+/** A connection: how WAL goes over it, and how much has since it was made. */
+export interface LinkStatus {
+  compression: 'off' | 'zstd';
+  wireBytes: number;
+  walBytes: number;
+  /** How many bytes less than WAL went over the wire. */
+  savedBytes: number;
 }
 
 /** A standby that no WAL of this node can lead on. */
@@ -173,6 +185,7 @@ export function nodeStatus(sources: StatusSources): NodeStatus {
       walEnd: status.upstreamWalEnd === undefined ? null : formatLsn(status.upstreamWalEnd),
       lagBytes: lagBytes(store.received, status.upstreamWalEnd),
       lastMessageSentAt: formatTimestampUs(status.upstreamSentAtUs),
+      link: status.link === undefined ? null : linkStatus(status.link),
     },
     server: serverStatus(sources),
     positions: {
@@ -199,6 +212,7 @@ export function nodeStatus(sources: StatusSources): NodeStatus {
       replay: formatKnown(d.replay),
       lagBytes: d.write === INVALID_LSN ? null : lagBytes(d.write, served),
       replyAt: formatTimestampUs(d.replyTimeUs),
+      link: linkStatus(d),
     })),
     diverged: sources.downstreams.diverged
       .all(sources.clock.monotonicMs())
@@ -222,6 +236,15 @@ export function nodeStatus(sources: StatusSources): NodeStatus {
       catalogXmin: slot.catalogXmin === 0n ? null : slot.catalogXmin.toString(),
     })),
   };
+}
+
+function linkStatus({
+  compression,
+  wireBytes: countWireBytes,
+  walBytes,
+}: Pick<Downstream, 'compression' | 'wireBytes' | 'walBytes'>): LinkStatus {
+  const wireBytes = countWireBytes();
+  return { compression, wireBytes, walBytes, savedBytes: Math.max(0, walBytes - wireBytes) };
 }
 
 function serverStatus({

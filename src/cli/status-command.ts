@@ -1,7 +1,7 @@
 /** `walcade status`: what a running node says of itself. */
 import { relative } from 'node:path';
 import { readStatus } from '../admin/control-socket.ts';
-import type { NodeStatus } from '../admin/node-status.ts';
+import type { LinkStatus, NodeStatus } from '../admin/node-status.ts';
 import { formatBytes } from '../base/format-bytes.ts';
 import { CONTROL_SOCKET, checkNodeDirectory, runningPid } from '../node/node-directory.ts';
 import { pc } from './colors.ts';
@@ -33,6 +33,7 @@ function describe(status: NodeStatus): string {
     ['system', `${status.systemIdentifier}, PostgreSQL ${status.serverVersion}`],
     ['upstream', describeUpstream(status)],
     ...because(upstream),
+    ...(upstream.link === null ? [] : [linkFact(upstream.link)]),
     ['timeline', String(status.timeline)],
     ['received', `${positions.received}${describeLag(upstream.lagBytes, 'behind upstream')}`],
     ['proven', positions.proven],
@@ -53,8 +54,9 @@ function describe(status: NodeStatus): string {
       d.replay ?? '-',
       d.lagBytes === null ? '-' : formatBytes(d.lagBytes),
       d.slot ?? '-',
+      describeLink(d.link),
     ]);
-    const headings = 'downstream,address,state,sent,write,flush,replay,lag,slot'.split(',');
+    const headings = 'downstream,address,state,sent,write,flush,replay,lag,slot,link'.split(',');
     text += `\n${formatTable(headings, rows)}\n`;
   } else text += '\nno downstreams\n';
   if (status.diverged.length > 0) text += `\n${describeDiverged(status.diverged)}\n`;
@@ -66,6 +68,17 @@ function describe(status: NodeStatus): string {
     slot.keptBytes === null ? '-' : formatBytes(slot.keptBytes),
   ]);
   return `${text}\n${formatTable(['slot', 'state', 'restart LSN', 'keeps'], rows)}\n`;
+}
+
+function linkFact(link: LinkStatus): [string, string] {
+  return ['link', describeLink(link)];
+}
+
+/** `zstd 3.1x, 1.2 GB saved`; of a link that is not compressed, what went over it. */
+export function describeLink({ compression, wireBytes, walBytes, savedBytes }: LinkStatus): string {
+  if (compression === 'off') return `not compressed, ${formatBytes(wireBytes)}`;
+  const ratio = wireBytes === 0 ? 1 : walBytes / wireBytes;
+  return `${compression} ${ratio.toFixed(1)}x, ${formatBytes(savedBytes)} saved`;
 }
 
 /** Why the upstream is not streaming, on a line of its own. */

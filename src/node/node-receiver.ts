@@ -55,6 +55,8 @@ export function createReceiver(options: NodeReceiverOptions): WalReceiver {
       statusIntervalMs: config().walReceiverStatusIntervalMs,
       retryIntervalMs: config().walRetrieveRetryIntervalMs,
       slotName: upstream.slotName,
+      // The own server is not far away.
+      maxRateBytes: upstream.isLeading ? 0 : config().maxRateBytes,
     }),
     feedback: () =>
       config().hotStandbyFeedback ? downstreams.feedback() : { xmin: 0n, catalogXmin: 0n },

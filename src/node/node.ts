@@ -194,7 +194,7 @@ class Node {
       attachedRedo: () => attachment?.redo,
       isInRecovery: () => !upstream.isLeading,
       hasUpstream: () => upstream.isAny,
-      connectUpstream: (signal) => upstream.connectSameCluster(signal),
+      connectUpstream: (signal) => upstream.connectForOlderWal(signal),
       connectForBackup: (signal) => upstream.connectForBackup(signal),
       clock,
     };

@@ -23,7 +23,7 @@ export interface ReloadOptions {
 }
 
 /** The receiver begins anew when one of these has changed. */
-const UPSTREAM_PARAMETERS = ['primaryConninfo', 'primarySlotName'] as const;
+const UPSTREAM_PARAMETERS = ['primaryConninfo', 'primarySlotName', 'linkCompression'] as const;
 
 /** With an error in the files everything stays as it was: it is logged, and in the outcome. */
 export async function reloadNode(options: ReloadOptions): Promise<ReloadOutcome> {

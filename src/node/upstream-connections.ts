@@ -11,6 +11,7 @@ import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import { parseConninfo } from '../config/conninfo.ts';
 import type { NodeConfig } from '../config/parameters.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
+import type { LinkCompression } from '../protocol/node-parameters.ts';
 import { checkSystemIdentifier, identifySystem } from '../receiver/upstream-identity.ts';
 import { AttachedRoles, USUAL_SUPERUSER } from './attached-roles.ts';
 import { ATTACHED_SLOT, makeAttachedSlot } from './attached-slot.ts';
@@ -90,7 +91,9 @@ export class UpstreamConnections {
     const server = this.#options.attachment?.server;
     for (;;) {
       await this.hold.pass(signal);
-      if (server === undefined || this.#inForce !== undefined) return this.#connect(signal);
+      if (server === undefined || this.#inForce !== undefined) {
+        return this.#connect(signal, this.#options.config().linkCompression);
+      }
       await this.hold.stand(server.changed, signal);
     }
   }
@@ -105,8 +108,11 @@ export class UpstreamConnections {
    * stream before it was asked to identify itself.) Throws 57P03 while no upstream is in force,
    * 55000 if none is configured.
    */
-  async connectSameCluster(signal: AbortSignal): Promise<ReplicationClient> {
-    const client = await this.#connect(signal);
+  async connectSameCluster(
+    signal: AbortSignal,
+    compression: LinkCompression = 'off',
+  ): Promise<ReplicationClient> {
+    const client = await this.#connect(signal, compression);
     try {
       checkSystemIdentifier(await identifySystem(client), this.#options.systemIdentifier);
       return client;
@@ -114,6 +120,11 @@ export class UpstreamConnections {
       await client.close();
       throw error;
     }
+  }
+
+  /** As connectSameCluster(), for WAL: compressed as the receiver's. */
+  connectForOlderWal(signal: AbortSignal): Promise<ReplicationClient> {
+    return this.connectSameCluster(signal, this.#options.config().linkCompression);
   }
 
   /** The attached server has data pages while it runs; else the upstream is asked for them. */
@@ -159,19 +170,23 @@ export class UpstreamConnections {
     return this.#roles.connect(this.#user, signal);
   }
 
-  async #connect(signal: AbortSignal): Promise<ReplicationClient> {
+  async #connect(signal: AbortSignal, compression: LinkCompression): Promise<ReplicationClient> {
     const inForce = this.#inForce;
     if (inForce === undefined) throw notNow();
     if (inForce === 'attached') return this.#connectToLeader(signal);
     const { primaryConninfo } = this.#options.config();
     if (primaryConninfo === '') throw noUpstream();
-    return this.connectTo(primaryConninfo, signal);
+    return this.connectTo(primaryConninfo, signal, compression);
   }
 
   /** A connection to whom the conninfo `text` names; throws what connectUpstream() throws. */
-  connectTo(text: string, signal: AbortSignal): Promise<ReplicationClient> {
+  connectTo(
+    text: string,
+    signal: AbortSignal,
+    compression: LinkCompression = 'off',
+  ): Promise<ReplicationClient> {
     const { clusterName: applicationName } = this.#options.config();
-    return connectUpstream(this.#options, { text, applicationName }, signal);
+    return connectUpstream(this.#options, { text, applicationName, compression }, signal);
   }
 
   /** Its slot is there before it is asked for: it may have been promoted behind our back. */

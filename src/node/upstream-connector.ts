@@ -3,6 +3,7 @@
  * password file gives. Each connection reads both anew, so a reload or a new password has effect.
  */
 import type { Clock } from '../base/clock.ts';
+import { asWalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import {
   type Conninfo,
@@ -14,7 +15,13 @@ import {
 import { defaultPasswordFile, readPasswordFile } from '../config/password-file.ts';
 import { ReplicationClient } from '../protocol/client.ts';
 import type { Network } from '../protocol/network.ts';
-import { NODE_ID, UPSTREAM_PATH } from '../protocol/node-parameters.ts';
+import {
+  COMPRESSION_OPTION,
+  type LinkCompression,
+  NODE_ID,
+  UPSTREAM_PATH,
+} from '../protocol/node-parameters.ts';
+import { loadZstd } from '../protocol/zstd.ts';
 
 /** Unlike libpq: an upstream that does not answer must not hold up a node for ever. */
 const CONNECT_TIMEOUT_MS_DEFAULT = 30_000;
@@ -34,16 +41,41 @@ export interface UpstreamConnectorOptions {
 }
 
 /**
- * Connects to the upstream for physical replication. Throws what libpq would say of a conninfo that
- * is wrong, of an address that cannot be reached, or of a server that refuses.
+ * Connects to the upstream for physical replication, and asks for WAL compressed if `compression`
+ * says so: a server that does not know of it says that and goes on. Throws what libpq would say of
+ * a conninfo that is wrong, of an address that cannot be reached, or of a server that refuses.
  */
-export function connectUpstream(
+export async function connectUpstream(
   doors: UpstreamConnectorOptions,
-  { text, applicationName }: { text: string; applicationName: string },
+  {
+    text,
+    applicationName,
+    compression = 'off',
+  }: { text: string; applicationName: string; compression?: LinkCompression },
   signal: AbortSignal,
 ): Promise<ReplicationClient> {
-  const parameters = { database: 'replication', replication: 'true', ...NO_NODE };
+  const parameters = {
+    database: 'replication',
+    replication: 'true',
+    ...NO_NODE,
+    ...(await compressionOption(compression, doors.log)),
+  };
   return connect(doors, { text, applicationName, parameters }, signal);
+}
+
+/** Asks for compressed WAL; only who can read it asks. */
+async function compressionOption(
+  compression: LinkCompression,
+  log: Log,
+): Promise<Record<string, string>> {
+  if (compression === 'off') return {};
+  try {
+    await loadZstd();
+    return { [COMPRESSION_OPTION]: compression };
+  } catch (error) {
+    log.warning(asWalcadeError(error));
+    return {};
+  }
 }
 
 /** Connects to it for SQL, to the database that the conninfo names, else to `postgres`. */

@@ -10,6 +10,7 @@ import type { Clock } from '../base/clock.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { ReplicationClient, StreamStart } from '../protocol/client.ts';
+import { CompressedWalReader } from '../protocol/compressed-wal.ts';
 import { describeAddress } from '../protocol/network.ts';
 import { UPSTREAM_PATH, parseUpstreamPath } from '../protocol/node-parameters.ts';
 import { formatStartReplication } from '../protocol/replication-command.ts';
@@ -18,7 +19,9 @@ import type { HistoryFiles } from '../store/history-files.ts';
 import type { WalStore } from '../store/wal-store.ts';
 import { historyFileName } from '../wal/history.ts';
 import { type Lsn, type TimelineId, formatLsn } from '../wal/lsn.ts';
+import { RatePause } from './rate-pause.ts';
 import type { Feedback } from './status-report.ts';
+import { type StreamEnd, parseTimelineEnd } from './stream-end.ts';
 import { StoredOverlap } from './stored-overlap.ts';
 import { type TimelineStep, nextStep } from './timeline-step.ts';
 import { fetchHistories } from './upstream-histories.ts';
@@ -32,17 +35,13 @@ import {
 } from './upstream-identity.ts';
 import { checkUpstreamPath } from './upstream-path.ts';
 import { createUpstreamSlot } from './upstream-slot.ts';
-import {
-  type StreamEnd,
-  type StreamSettings,
-  UpstreamStream,
-  type WalStreamOptions,
-  parseTimelineEnd,
-} from './wal-stream.ts';
+import { type StreamSettings, UpstreamStream, type WalStreamOptions } from './wal-stream.ts';
 
 export interface SessionSettings extends StreamSettings {
   /** wal_retrieve_retry_interval. */
   retryIntervalMs: number;
+  /** max_rate, in bytes per second; 0 is no limit. */
+  maxRateBytes: number;
   /** primary_slot_name; undefined streams without a slot. */
   slotName: string | undefined;
 }
@@ -53,6 +52,8 @@ export interface UpstreamSessionOptions
   control: ControlFile;
   histories: HistoryFiles;
   settings: () => SessionSettings;
+  /** Connects to the upstream anew. */
+  connect: (signal: AbortSignal) => Promise<ReplicationClient>;
   feedback: () => Feedback;
   /** Whether WAL may be elsewhere that the upstream has not got yet. */
   hasArchive: () => boolean;
@@ -73,6 +74,8 @@ export interface SessionEvents {
   onTimeline(timeline: TimelineId): void;
   onWaiting(reason: string): void;
   onStreaming(): void;
+  /** So many bytes of WAL have come. */
+  onWal(bytes: number): void;
   /** The upstream has told a position; `isGood` when WAL came that is new and proven. */
   onPosition(walEnd: Lsn, sentAtUs: bigint, isGood: boolean): void;
 }
@@ -250,12 +253,16 @@ export class UpstreamSession {
     const answer = await this.#startStream({ start, timeline });
     if (answer.kind === 'results') return parseTimelineEnd(timeline, answer.results);
     const provenBefore = this.#store.proven;
+    const compressed = await CompressedWalReader.open(this.#client);
     this.#events.onStreaming();
     const stream = new UpstreamStream({
       ...options,
       client: this.#client,
       overlap,
+      compressed,
+      rate: this.#ratePause(),
       feedback,
+      onWal: (bytes) => this.#events.onWal(bytes),
       onParameter: (parameter) => this.#takeParameter(parameter),
       onUpstreamPosition: (walEnd, sentAtUs) => {
         // CopyBoth promises nothing, WAL may be gone, corrupt or another's.
@@ -265,6 +272,16 @@ export class UpstreamSession {
       },
     });
     return stream.run(signal);
+  }
+
+  #ratePause(): RatePause {
+    const { connection } = this.#client;
+    return new RatePause({
+      bytesPerSecond: () => this.#options.settings().maxRateBytes,
+      readBytes: () => connection.traffic.readBytes,
+      askUpstream: async (signal) => (await this.#options.connect(signal)).close(),
+      clock: this.#clock,
+    });
   }
 
   /** Starts the stream; the slot is made if it is not there, as with an upstream that is new. */

@@ -18,6 +18,7 @@ import type { Log } from '../base/log.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import { UpstreamError } from '../protocol/error-response.ts';
 import { describeAddress } from '../protocol/network.ts';
+import { LINK_COMPRESSION, type LinkCompression } from '../protocol/node-parameters.ts';
 import { FsyncFailed } from '../store/disk-refusal.ts';
 import type { WalStore } from '../store/wal-store.ts';
 import { WalCorruption } from '../wal/corruption.ts';
@@ -30,6 +31,13 @@ import {
 
 export type ReceiverState = 'stopped' | 'restoring' | 'connecting' | 'waiting' | 'streaming';
 
+/** How WAL comes on a connection, and how much has come. */
+export interface UpstreamLink {
+  readonly compression: LinkCompression;
+  readonly wireBytes: () => number;
+  walBytes: number;
+}
+
 /** What status shows of where WAL comes from. */
 export interface ReceiverStatus {
   state: ReceiverState;
@@ -41,6 +49,8 @@ export interface ReceiverStatus {
   /** The last walEnd that the upstream told, and when it sent that (µs since 2000). */
   upstreamWalEnd?: Lsn | undefined;
   upstreamSentAtUs?: bigint | undefined;
+  /** The connection, and how much it has brought. */
+  link?: UpstreamLink | undefined;
   upstreamPath: string[];
 }
 
@@ -59,7 +69,6 @@ export interface ArchiveSource {
 export interface WalReceiverOptions extends UpstreamSessionOptions {
   /** Whether there is an upstream to connect to. */
   hasUpstream: () => boolean;
-  connect(signal: AbortSignal): Promise<ReplicationClient>;
   /** The archive that may be asked now, if there is one; may wait until it is known. */
   openArchive(signal: AbortSignal): Promise<ArchiveSource | undefined>;
 }
@@ -184,12 +193,14 @@ export class WalReceiver {
     try {
       signal.throwIfAborted();
       this.#status.upstream = describeAddress(client.address);
+      this.#status.link = linkOf(client);
       const end = await new UpstreamSession(client, this.#options, this.#events).run(signal);
       if (end === 'upstream-shut-down') this.#reportShutdown();
     } catch (error) {
       throw this.#explainMissingWal(error);
     } finally {
       signal.removeEventListener('abort', abandon);
+      this.#status.link = undefined;
       await client.close();
     }
   }
@@ -207,6 +218,9 @@ export class WalReceiver {
       this.#setState('streaming');
       const from = `${this.#status.upstream} at ${formatLsn(received)} on timeline ${timeline}`;
       this.#log.log(`started streaming WAL from ${from}`);
+    },
+    onWal: (bytes) => {
+      if (this.#status.link !== undefined) this.#status.link.walBytes += bytes;
     },
     onPosition: (walEnd, sentAtUs, isGood) => {
       this.#status.upstreamWalEnd = walEnd;
@@ -283,6 +297,14 @@ export class WalReceiver {
     } else if (needsHuman(sqlstate)) this.#log.error(failure);
     else this.#log.log(message, detail);
   }
+}
+
+function linkOf({ parameters, connection }: ReplicationClient): UpstreamLink {
+  return {
+    compression: parameters.get(LINK_COMPRESSION) === 'zstd' ? 'zstd' : 'off',
+    wireBytes: () => connection.traffic.readBytes,
+    walBytes: 0,
+  };
 }
 
 /** Connections come and go by themselves; anything else stays until somebody does something. */

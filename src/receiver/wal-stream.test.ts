@@ -9,6 +9,7 @@ import { Condition } from '../base/condition.ts';
 import { COPY_DONE } from '../protocol/backend-messages.ts';
 import { decodeStatusUpdate } from '../protocol/replication-messages.ts';
 import { INVALID_LSN, type Lsn, advance } from '../wal/lsn.ts';
+import { RatePause } from './rate-pause.ts';
 import { UpstreamStream } from './wal-stream.ts';
 
 const { wal: WAL } = made([{ bodyBytes: 1_000 }]);
@@ -87,6 +88,13 @@ async function stream(
     feedbackChanged: new Condition(),
     onParameter: () => {},
     onUpstreamPosition: () => {},
+    onWal: () => {},
+    rate: new RatePause({
+      bytesPerSecond: () => 0,
+      readBytes: () => 0,
+      askUpstream: async () => {},
+      clock: upstream.clock,
+    }),
   }).run(stop.signal);
   running.catch((error: Error) => failures.push(error.message));
   t.after(async () => {

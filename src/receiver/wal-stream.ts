@@ -14,26 +14,22 @@ import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { endTogether } from '../base/task-group.ts';
 import { BACKEND, COPY_DONE, decodeParameterStatus } from '../protocol/backend-messages.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
+import type { CompressedWalReader } from '../protocol/compressed-wal.ts';
 import { errorFromResponse } from '../protocol/error-response.ts';
 import type { Message } from '../protocol/message-reader.ts';
 import {
   REPLICATION_MESSAGE,
   WAL_DATA_HEADER_BYTES,
+  type WalDataHeader,
   decodeKeepalive,
   decodeWalDataHeader,
   encodeHotStandbyFeedback,
   encodeStatusUpdate,
 } from '../protocol/replication-messages.ts';
 import type { WalStore } from '../store/wal-store.ts';
-import {
-  type Lsn,
-  type TimelineId,
-  distance,
-  formatLsn,
-  minLsn,
-  parseLsn,
-  timelineId,
-} from '../wal/lsn.ts';
+import { type Lsn, distance, formatLsn, minLsn } from '../wal/lsn.ts';
+import type { RatePause } from './rate-pause.ts';
+import { type StreamEnd, parseTimelineEnd } from './stream-end.ts';
 import type { StoredOverlap } from './stored-overlap.ts';
 import {
   type Feedback,
@@ -49,11 +45,6 @@ const BLOCKED_REPORT_INTERVAL_MS = 1000;
 const DISK_TIMEOUT_MS = 30_000;
 const DISK_TIMEOUT_MS_MIN = 10_000;
 
-/** How a stream ended, if not by an error. */
-export type StreamEnd =
-  | { kind: 'timeline-ended'; timeline: TimelineId; next: TimelineId; switchPoint: Lsn }
-  | { kind: 'upstream-shut-down' };
-
 export interface StreamSettings {
   /** wal_receiver_timeout; 0 never gives up. */
   timeoutMs: number;
@@ -66,6 +57,12 @@ export interface WalStreamOptions {
   store: WalStore;
   /** What the stream begins with and the store has already. */
   overlap?: StoredOverlap | undefined;
+  /** Reads compressed WAL, if the upstream has agreed to send any. */
+  compressed?: CompressedWalReader | undefined;
+  /** Holds intake to max_rate. */
+  rate: RatePause;
+  /** Told of each piece of WAL, by its length. */
+  onWal: (bytes: number) => void;
   clock: Clock;
   settings: () => StreamSettings;
   /** What the attached server has replayed: 0/0 for a relay, which replays nothing. */
@@ -119,6 +116,7 @@ export class UpstreamStream {
         (group) => this.#intake(group),
         (group) => this.#report(group),
         (group) => this.#supervise(group),
+        (group) => this.#options.rate.watch(group),
       ]);
     } finally {
       await this.#reportLast();
@@ -152,13 +150,16 @@ export class UpstreamStream {
         return;
       }
       await this.#waitForDisk(signal);
+      await this.#keepToRate(signal);
     }
   }
 
-  #take({ type, body, offset }: Message): void {
+  #take(message: Message): void {
+    const { type, body, offset } = message;
     if (type === BACKEND.COPY_DATA) {
-      if (offset === 0) this.#takeReplicationMessage(body);
+      if (offset === 0) this.#takeReplicationMessage(message);
       else if (this.#insideWalData) this.#takeWal(body);
+      else this.#takeCompressed(message);
     } else if (type === BACKEND.PARAMETER_STATUS) {
       this.#options.onParameter(decodeParameterStatus(body));
     } else if (type === BACKEND.COMMAND_COMPLETE) {
@@ -168,14 +169,15 @@ export class UpstreamStream {
     }
   }
 
-  #takeReplicationMessage(body: Buffer): void {
+  #takeReplicationMessage(message: Message): void {
+    const { body } = message;
     const kind = body[0];
     this.#insideWalData = kind === REPLICATION_MESSAGE.WAL_DATA;
     if (this.#insideWalData) {
-      const { start, walEnd, sentAt } = decodeWalDataHeader(body);
-      if (start !== this.#expected) throw this.#notContiguous(start);
-      this.#options.onUpstreamPosition(walEnd, sentAt);
+      this.#takeHeader(decodeWalDataHeader(body));
       this.#takeWal(body.subarray(WAL_DATA_HEADER_BYTES));
+    } else if (kind === REPLICATION_MESSAGE.COMPRESSED_WAL_DATA && this.#options.compressed) {
+      this.#takeCompressed(message);
     } else if (kind === REPLICATION_MESSAGE.KEEPALIVE) {
       const { walEnd, sentAt, replyRequested } = decodeKeepalive(body);
       this.#options.onUpstreamPosition(walEnd, sentAt);
@@ -190,6 +192,19 @@ export class UpstreamStream {
     }
   }
 
+  /** Takes a compressed message, or a piece of one, which is nothing before it is whole. */
+  #takeCompressed(message: Message): void {
+    const whole = this.#options.compressed?.push(message);
+    if (whole === undefined) return;
+    this.#takeHeader(whole);
+    this.#takeWal(whole.wal);
+  }
+
+  #takeHeader({ start, walEnd, sentAt }: WalDataHeader): void {
+    if (start !== this.#expected) throw this.#notContiguous(start);
+    this.#options.onUpstreamPosition(walEnd, sentAt);
+  }
+
   /** Where the next WAL has to begin. */
   get #expected(): Lsn {
     return this.#options.overlap?.next ?? this.#store.received;
@@ -197,6 +212,7 @@ export class UpstreamStream {
 
   #takeWal(wal: Buffer): void {
     const { overlap } = this.#options;
+    this.#options.onWal(wal.length);
     if (overlap?.next === undefined) return this.#store.append(wal);
     const rest = overlap.pass(wal);
     if (rest.length > 0) this.#store.append(rest);
@@ -225,6 +241,17 @@ export class UpstreamStream {
       if (store.failure !== undefined) throw store.failure;
       await store.progress.wait(signal);
     }
+    this.#isBlocked = false;
+    this.#lastReceivedMs = this.#clock.monotonicMs();
+  }
+
+  /** Reads no more than max_rate allows; reports go on, as when the disk is slow. */
+  async #keepToRate(signal: AbortSignal): Promise<void> {
+    await this.#options.rate.pass(() => {
+      this.#isBlocked = true;
+      this.#wake();
+    }, signal);
+    if (!this.#isBlocked) return;
     this.#isBlocked = false;
     this.#lastReceivedMs = this.#clock.monotonicMs();
   }
@@ -359,19 +386,4 @@ export class UpstreamStream {
  */
 function diskTimeoutMs(timeoutMs: number): number {
   return timeoutMs === 0 ? DISK_TIMEOUT_MS : Math.max(timeoutMs / 2, DISK_TIMEOUT_MS_MIN);
-}
-
-/** The result set that ends `timeline`: the next one, and where it begins. */
-export function parseTimelineEnd(
-  timeline: TimelineId,
-  results: readonly { rows: (Buffer | null)[][] }[],
-): StreamEnd {
-  const [next, switchPoint] = results[0]?.rows[0] ?? [];
-  if (!next || !switchPoint) return { kind: 'upstream-shut-down' };
-  return {
-    kind: 'timeline-ended',
-    timeline,
-    next: timelineId(Number(next.toString())),
-    switchPoint: parseLsn(switchPoint.toString()),
-  };
 }

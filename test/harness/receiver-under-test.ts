@@ -64,6 +64,7 @@ export async function receive(
       statusIntervalMs: 10_000,
       retryIntervalMs: 5_000,
       slotName: undefined,
+      maxRateBytes: 0,
     }),
     apply: () => INVALID_LSN,
     applyChanged: new Condition(),

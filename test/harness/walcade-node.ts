@@ -81,7 +81,8 @@ export class WalcadeNode extends SqlServer implements Member {
     const { code, stdout, stderr } = await node.cli([...init, ...args]);
     if (code !== 0) throw new Error(`walcade init ended with status ${code}\n${stdout}${stderr}`);
     const socketDirectory = await tree.makeDirectory(`${node.name}.s`);
-    await node.configure({ unix_socket_directories: socketDirectory, ...settings });
+    const everywhere = settingsOfAllNodes();
+    await node.configure({ unix_socket_directories: socketDirectory, ...everywhere, ...settings });
     return node;
   }
 
@@ -261,6 +262,12 @@ export class WalcadeNode extends SqlServer implements Member {
     if (this.#server === undefined) throw new Error(`${this.name} is not running`);
     return this.#server;
   }
+}
+
+/** Every test can be run with other settings: WALCADE_TEST_SETTINGS='link_compression=zstd …'. */
+function settingsOfAllNodes(): Record<string, string> {
+  const words = (process.env['WALCADE_TEST_SETTINGS'] ?? '').split(' ').filter(Boolean);
+  return Object.fromEntries(words.map((word) => word.split('=') as [string, string]));
 }
 
 /** Where the programs of the tested major are. */
