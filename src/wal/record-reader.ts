@@ -23,6 +23,15 @@ import {
   type RecordKind,
 } from './record.ts';
 
+/** An ordinary record of which the header is complete. */
+export interface LentBody {
+  readonly start: Lsn;
+  /** Bytes of the body that are still to come. */
+  readonly left: number;
+  /** The CRC in progress, of the bytes before. */
+  readonly crc: number;
+}
+
 export class RecordReader {
   readonly #header = new DataView(new ArrayBuffer(RECORD_HEADER_BYTES));
   readonly #checkpointHead = new DataView(new ArrayBuffer(CHECKPOINT_HEAD_BYTES));
@@ -64,6 +73,11 @@ export class RecordReader {
     const isCheckpoint = this.kind === RECORD_KIND.CHECKPOINT;
     if (!isCheckpoint || this.#bodyBytes < CHECKPOINT_HEAD_BYTES) return undefined;
     return decodeCheckpoint(this.#begun(), this.#checkpointHead, 0);
+  }
+
+  /** Whether what comes next is the body of a record that means nothing to the walker. */
+  get isOrdinaryBody(): boolean {
+    return this.isHeaderComplete && this.kind === RECORD_KIND.OTHER;
   }
 
   begin(start: Lsn): void {
@@ -117,6 +131,20 @@ export class RecordReader {
       gather(this.#checkpointHead, this.#bodyBytes, view, from, to);
     }
     this.#bodyBytes += to - from;
+  }
+
+  /** Copies the header to `header`, for somebody else to take of the body. */
+  lend(header: DataView): LentBody {
+    gather(header, 0, this.#header, 0, RECORD_HEADER_BYTES);
+    return { start: this.#begun(), left: this.left, crc: this.#crc };
+  }
+
+  /** Goes on from where somebody else has come to in the body of a record. */
+  takeBack(header: DataView, { start, left, crc }: LentBody): void {
+    this.#start = start;
+    this.#headerBytes = gather(this.#header, 0, header, 0, RECORD_HEADER_BYTES);
+    this.#bodyBytes = this.#length() - RECORD_HEADER_BYTES - left;
+    this.#crc = crc;
   }
 
   /** Throws WalCorruption unless the complete record has the CRC that its header says. */

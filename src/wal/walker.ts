@@ -4,17 +4,17 @@
  *   proven ≤ received   Only what lies below `proven` may be served to anyone.
  *
  * A walker lives as long as its stream of contiguous WAL and ends at the first thing wrong with it.
- * It keeps no WAL: records that lie whole in a page and a chunk are proven in place (the fast path,
- * which leaves all that is special or wrong to the slow one); the others byte by byte as they come.
+ * It keeps no WAL. What is ordinary is proven in bulk (the fast path, which leaves all that is
+ * special or wrong to the slow one); here is the slow path, which is the definition of the proof.
  * Inside, positions are numbers, counted in bytes from the start of the first segment.
  */
 import { assert } from '../base/assert.ts';
+import { BULK_BYTES_MIN, sharedBulkProof } from './bulk-proof.ts';
 import { WalCorruption } from './corruption.ts';
 import { PAGE_FLAG, type WalFormat } from './formats.ts';
 import { advance, formatLsn, type Lsn, type TimelineId } from './lsn.ts';
 import { PageHeaderReader } from './page-header-reader.ts';
 import { PAGE_BYTES, type PageHeader } from './page.ts';
-import { RecordChain } from './record-chain.ts';
 import { RECORD_KIND, type Checkpoint } from './record.ts';
 import { RecordReader } from './record-reader.ts';
 import { checkSegmentBytes, segmentStart } from './segment.ts';
@@ -37,6 +37,8 @@ export interface WalWalkerOptions {
   readonly format?: WalFormat | undefined;
   /** The start of the record before the first one, if known: the first prev link must name it. */
   readonly previous?: Lsn | undefined;
+  /** False to do without the fast path, which must make no difference but in time. */
+  readonly inBulk?: boolean;
 }
 
 /** A record of which not all bytes have been pushed; its alignment's padding counts too. */
@@ -58,10 +60,12 @@ export class WalWalker {
   readonly #segmentBytes: number;
   readonly #base: Lsn;
   readonly #pages: PageHeaderReader;
-  readonly #chain = new RecordChain();
+  readonly #inBulk: boolean;
   readonly #record = new RecordReader();
   #corruption: WalCorruption | undefined;
 
+  /** The start of the last record, which the next one's prev link must name, if it is known. */
+  #previous: Lsn | undefined;
   #received: number;
   #proven: number;
   #isAnyProven = false;
@@ -87,7 +91,8 @@ export class WalWalker {
     this.#received = this.#proven = this.#position = offset;
     this.#pageLeft = (PAGE_BYTES - (offset % PAGE_BYTES)) % PAGE_BYTES;
     this.#phase = startsAt === 'segment' ? 'continuation' : 'header';
-    if (previous !== undefined) this.#chain.append(previous);
+    this.#previous = previous;
+    this.#inBulk = options.inBulk ?? true;
   }
 
   /** The end of the pushed bytes. A chunk that was refused counts only as far as it is proven. */
@@ -106,7 +111,7 @@ export class WalWalker {
 
   /** Where the last proven record starts. */
   get provenRecordStart(): Lsn | undefined {
-    return this.#isAnyProven ? this.#chain.last : undefined;
+    return this.#isAnyProven ? this.#previous : undefined;
   }
 
   /** The record that has begun and is not proven yet; undefined once the walk has ended. */
@@ -140,9 +145,8 @@ export class WalWalker {
    */
   push(chunk: Uint8Array): void {
     if (this.#corruption) throw this.#corruption;
-    const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.byteLength);
     try {
-      this.#walk(view);
+      this.#walk(chunk);
       this.#received = this.#position;
     } catch (error) {
       if (!(error instanceof WalCorruption)) throw error;
@@ -153,36 +157,60 @@ export class WalWalker {
     assert(this.#proven <= this.#received, 'only what was received is proven');
   }
 
-  #walk(view: DataView): void {
-    const end = view.byteLength;
-    for (let at = 0; at < end; ) {
-      if (this.#phase === 'skipped') {
-        at += this.#skip(end - at);
-      } else if (this.#pageLeft === 0) {
-        at += this.#walkPageHeader(view, at);
-      } else {
-        const pageEnd = Math.min(end, at + this.#pageLeft);
-        if (this.#phase === 'header' && this.#record.start === undefined) {
-          at += this.#proveInPlace(view, at, pageEnd);
-        }
-        if (at < pageEnd) at += this.#walkPart(view, at, pageEnd);
-      }
+  #walk(chunk: Uint8Array): void {
+    const { bytesMax } = sharedBulkProof();
+    if (chunk.length <= bytesMax) return this.#walkPiece(chunk);
+    for (let at = 0; at < chunk.length; at += bytesMax) {
+      this.#walkPiece(chunk.subarray(at, at + bytesMax));
     }
   }
 
-  #proveInPlace(view: DataView, from: number, to: number): number {
-    const position = this.#lsnAt(this.#position);
-    const { format } = this.#pages;
-    const bytes = this.#chain.proveInPlace(view, { from, to, position, format });
-    if (bytes > 0) {
-      this.#consume(bytes);
-      this.#isAnyProven = true;
-      this.#proven = this.#position;
+  #walkPiece(piece: Uint8Array): void {
+    const view = new DataView(piece.buffer, piece.byteOffset, piece.byteLength);
+    const end = piece.length;
+    const isInBulk = this.#inBulk && end >= BULK_BYTES_MIN;
+    if (isInBulk) sharedBulkProof().load(piece);
+    for (let at = 0; at < end; ) {
+      if (isInBulk && end - at >= BULK_BYTES_MIN) at += this.#proveInBulk(at);
+      if (at < end) at += this.#walkNext(view, at);
     }
+  }
+
+  /** The fast path, from `from` in the piece that was loaded; returns how far it went. */
+  #proveInBulk(from: number): number {
+    const { format, timeline } = this.#pages;
+    const record = this.#record;
+    const previous = this.#previous;
+    const isBetween = this.#phase === 'header' && record.start === undefined;
+    if (!isBetween && !(this.#phase === 'body' && record.isOrdinaryBody)) return 0;
+    if (previous === undefined || format === undefined || timeline === undefined) return 0;
+    const start = this.#position;
+    if (this.#pageLeft === 0 && start % PAGE_BYTES !== 0) return 0;
+    const { bytes, ...proof } = sharedBulkProof().prove(
+      { from, position: this.#lsnAt(start), previous },
+      record,
+      { format, timeline, segmentBytes: this.#segmentBytes },
+    );
+    this.#position += bytes;
+    this.#pageLeft = -this.#position & (PAGE_BYTES - 1);
+    if (proof.provenBytes > 0) {
+      this.#previous = proof.previous;
+      this.#proven = start + proof.provenBytes;
+      this.#isAnyProven = true;
+    }
+    this.#phase = record.start === undefined ? 'header' : 'body';
+    if (record.start !== undefined && record.left === 0) this.#endBody();
     return bytes;
   }
 
-  /** The slow path: one part of a record, or as much of it as there is. */
+  /** The slow path: what comes next, or as much of it as there is. */
+  #walkNext(view: DataView, from: number): number {
+    if (this.#phase === 'skipped') return this.#skip(view.byteLength - from);
+    if (this.#pageLeft === 0) return this.#walkPageHeader(view, from);
+    return this.#walkPart(view, from, Math.min(view.byteLength, from + this.#pageLeft));
+  }
+
+  /** A part of a record, which lies in one page. */
   #walkPart(view: DataView, from: number, to: number): number {
     if (this.#phase === 'header') return this.#walkRecordHeader(view, from, to);
     if (this.#phase === 'body') return this.#walkBody(view, from, to);
@@ -202,7 +230,7 @@ export class WalWalker {
     const bytes = record.takeHeader(view, from, to);
     this.#consume(bytes);
     if (record.isHeaderComplete) {
-      record.checkHeader(format, this.#chain.last);
+      record.checkHeader(format, this.#previous);
       this.#phase = 'body';
       if (record.left === 0) this.#endBody();
     } else if (this.#pageLeft === 0) {
@@ -231,7 +259,7 @@ export class WalWalker {
     const { start, kind, checkpoint } = this.#record;
     assert(start !== undefined, 'a record that ends has begun');
     this.#lastCheckpoint = checkpoint ?? this.#lastCheckpoint;
-    this.#chain.append(start);
+    this.#previous = start;
     this.#isAnyProven = true;
     this.#proven = this.#position;
     this.#expectRecord();
