@@ -7,7 +7,14 @@ import type { WalcadeNode } from '../test/harness/walcade-node.ts';
 import { type Bench, type BenchContext, READER_CORES, type Readings } from './frame.ts';
 import { cpuSeconds } from './process-usage.ts';
 import { type ReaderReport, startReaders } from './readers.ts';
-import { type WalRange, makePrimary, makeRelay, makeWal, walSenderPids } from './servers.ts';
+import {
+  type WalRange,
+  lastOf,
+  makePrimary,
+  makeRelay,
+  makeWal,
+  walSenderPids,
+} from './servers.ts';
 
 const CPU = 'CPU s/GB';
 const SPEED = 'MB/s in all';
@@ -33,8 +40,8 @@ export const fanOut: Bench = {
 async function run({ tree, choose, alternate }: BenchContext): Promise<string> {
   const primary = await makePrimary(tree);
   const long = await makeWal(primary, choose({ full: 600, short: 200, smoke: 16 }));
-  const short = await makeWal(primary, choose({ full: 150, short: 50, smoke: 1 }));
-  const relay = await makeRelay(tree, primary, { ...long, end: short.end });
+  const short = lastOf(long, choose({ full: 150, short: 50, smoke: 16 }));
+  const relay = await makeRelay(tree, primary, long);
   for (const count of choose({ full: [1, 4, 16, 64], short: [1, 4, 16, 64], smoke: [1, 4] })) {
     const range = count > 16 ? short : long;
     await alternate(named(count), {

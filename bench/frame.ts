@@ -28,6 +28,7 @@ export interface Aim {
   readonly side?: string;
   /** What it is divided by: another side's figure, or another case's. */
   readonly of?: { readonly side?: string; readonly what?: string };
+  /** Its bound: one of the two. */
   readonly atMost?: number;
   readonly atLeast?: number;
 }

@@ -8,7 +8,14 @@ import { formatLsn } from '../src/wal/lsn.ts';
 import type { Bench, BenchContext, Readings } from './frame.ts';
 import { proportionalMegabytes, residentMegabytes } from './process-usage.ts';
 import { startReaders } from './readers.ts';
-import { type WalRange, makePrimary, makeRelay, makeWal, walSenderPids } from './servers.ts';
+import {
+  type WalRange,
+  lastOf,
+  makePrimary,
+  makeRelay,
+  makeWal,
+  walSenderPids,
+} from './servers.ts';
 
 const MEMORY = 'MB';
 const EACH = 'KB a reader';
@@ -32,19 +39,19 @@ export const memory: Bench = {
 
 async function run({ tree, choose, alternate }: BenchContext): Promise<string> {
   const primary = await makePrimary(tree, { settings: { max_wal_senders: WAL_SENDERS_MAX } });
-  const long = await makeWal(primary, choose({ full: 300, short: 100, smoke: 1 }));
-  const short = await makeWal(primary, choose({ full: 16, short: 16, smoke: 1 }));
-  const relay = await makeRelay(tree, primary, { ...long, end: short.end });
-  await alternate(NONE, { walcade: () => ofNode(relay, 0, short) });
+  const wal = await makeWal(primary, choose({ full: 300, short: 100, smoke: 16 }));
+  const nothing = lastOf(wal, 0);
+  const relay = await makeRelay(tree, primary, wal);
+  await alternate(NONE, { walcade: () => ofNode(relay, 0, nothing) });
   await alternate(NONE_RECEIVED, {
     walcade: async (number) => {
       const receiver = await WalcadeNode.init(tree, {
         name: `receiver${number}`,
         upstream: primary.conninfo,
-        args: ['--no-slot', '--start-lsn', formatLsn(long.start)],
+        args: ['--no-slot', '--start-lsn', formatLsn(wal.start)],
       });
       await receiver.start();
-      await receiver.waitForWal(short.end);
+      await receiver.waitForWal(wal.end);
       const { now } = await residentMegabytes(receiver.pid);
       await receiver.end();
       return { [MEMORY]: now };
@@ -52,14 +59,13 @@ async function run({ tree, choose, alternate }: BenchContext): Promise<string> {
   });
   const counts = choose({ full: [16, 100, 400], short: [16, 100, 400], smoke: [4] });
   for (const count of counts) {
-    const end = { ...short, start: short.end };
     await alternate(idle(count), {
-      walcade: () => ofNode(relay, count, end),
-      PostgreSQL: () => ofPostgres(primary, count, end),
+      walcade: () => ofNode(relay, count, nothing),
+      PostgreSQL: () => ofPostgres(primary, count, nothing),
     });
   }
   for (const count of counts) {
-    const range = count > 16 ? short : long;
+    const range = lastOf(wal, choose({ full: 6000, short: 1600, smoke: 16 }) / count);
     await alternate(busy(count), {
       walcade: () => ofNode(relay, count, range),
       PostgreSQL: () => ofPostgres(primary, count, range),
@@ -67,7 +73,7 @@ async function run({ tree, choose, alternate }: BenchContext): Promise<string> {
   }
   return (
     'a node is started anew for each figure; its memory is what is resident now, with busy ' +
-    'readers its peak while they caught up; that of PostgreSQL is the proportional share (PSS) of ' +
+    'readers its peak while they caught up with some GB in all; that of PostgreSQL is the proportional share (PSS) of ' +
     'its WAL senders only, the rest of the server left out'
   );
 }

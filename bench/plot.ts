@@ -1,7 +1,7 @@
 /**
  * A result as an SVG of bars: a panel for each unit, in it a group for each case and a bar for each
- * side, with a whisker over the range of its runs. It has its own ground, light or dark as the
- * reader's system is, so that it is legible on any page.
+ * side, with a whisker over the range of its runs and a mark where its aim is. It has its own
+ * ground, light or dark as the reader's system is, so that it is legible on any page.
  */
 import type { BenchResult } from './frame.ts';
 import { type Row, type Summary, format, rowsOf, sidesOf } from './summary.ts';
@@ -27,12 +27,14 @@ const STYLE = `
   .unit { font-weight: 600 }
   .value { fill: #59636e; font-size: 11px }
   .whisker { stroke: #1f2328; stroke-width: 1.2; fill: none }
+  .aim { stroke: #cf222e; stroke-width: 2 }
   .axis { stroke: #d0d7de }
   @media (prefers-color-scheme: dark) {
     .ground { fill: #0d1117; stroke: #3d444d }
     text { fill: #f0f6fc }
     .value { fill: #9198a1 }
     .whisker { stroke: #f0f6fc }
+    .aim { stroke: #ff7b72 }
     .axis { stroke: #3d444d }
   }`;
 
@@ -81,6 +83,10 @@ function legend(colour: ReadonlyMap<string, string>): string {
       const box = `<rect x="${at}" y="${MARGIN}" width="12" height="12" rx="2" fill="${fill}"/>`;
       return `${box}<text x="${at + 18}" y="${MARGIN + 10.5}">${escape(side)}</text>`;
     })
+    .concat(
+      `<path class="aim" d="M${left + 4} ${MARGIN - 2}v16"/>`,
+      `<text x="${left + 12}" y="${MARGIN + 10.5}">aim</text>`,
+    )
     .join('\n');
 }
 
@@ -88,8 +94,12 @@ function panel(
   rows: readonly Row[],
   { top, colour }: { top: number; colour: ReadonlyMap<string, string> },
 ): string {
-  const cells = rows.flatMap((row) => [...row.cells.values()]);
-  const most = Math.max(...cells.map(({ high }) => high));
+  const most = Math.max(
+    ...rows.flatMap(({ cells, verdicts }) => [
+      ...[...cells.values()].map(({ high }) => high),
+      ...verdicts.map(({ limit }) => limit),
+    ]),
+  );
   const scale = most > 0 ? BARS_WIDTH / most : 0;
   const zero = MARGIN + LABEL_WIDTH;
   const parts = [
@@ -102,6 +112,10 @@ function panel(
     parts.push(`<text x="${zero - 10}" y="${middle}" text-anchor="end">${escape(row.what)}</text>`);
     for (const [side, cell] of row.cells) {
       parts.push(bar(cell, { zero, y, scale, fill: colour.get(side) ?? '#888888' }));
+      for (const { limit } of row.verdicts.filter((verdict) => verdict.side === side)) {
+        const x = (zero + limit * scale).toFixed(1);
+        parts.push(`<path class="aim" d="M${x} ${y - 2}v${BAR_HEIGHT + 4}"/>`);
+      }
       y += BAR_HEIGHT + BAR_GAP;
     }
     y += GROUP_GAP - BAR_GAP;

@@ -30,7 +30,7 @@ export function resultTable(result: BenchResult): string {
     `${row.what}, ${row.unit}`,
     ...sides.map((side) => cellText(row, side)),
     ...(hasRatios ? [ratiosOf(row).join('; ')] : []),
-    row.verdicts.map(verdictText).join('; '),
+    row.verdicts.map((verdict) => emphasized(verdictText(verdict))).join('; '),
   ]);
   const lines = [heading, heading.map(() => '---'), ...rows];
   const table = lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n');
@@ -49,7 +49,11 @@ function ratiosOf({ ratios }: Row): string[] {
 }
 
 function verdictText({ aim, outcome, reached }: Verdict): string {
-  return outcome === 'met' ? `${aim}: met` : `${aim}: **missed** (${format(reached.median)})`;
+  return outcome === 'met' ? `${aim}: met` : `${aim}: missed (${format(reached.median)})`;
+}
+
+function emphasized(text: string): string {
+  return text.replace(': missed', ': **missed**');
 }
 
 function machineText({ machine, date, figures }: BenchResult): string {

@@ -7,7 +7,7 @@ import { PostgresCluster, type Settings } from '../test/harness/postgres-cluster
 import type { SqlServer } from '../test/harness/sql-server.ts';
 import type { TestDirectory } from '../test/harness/test-directory.ts';
 import { WalcadeNode } from '../test/harness/walcade-node.ts';
-import { type Lsn, alignDown, formatLsn } from '../src/wal/lsn.ts';
+import { type Lsn, alignDown, formatLsn, lsn } from '../src/wal/lsn.ts';
 
 export const SEGMENT_BYTES = 16 * 1024 * 1024;
 
@@ -62,6 +62,13 @@ export async function makeWal(primary: PostgresCluster, megabytes: number): Prom
   await primary.sql('select pg_switch_wal()');
   end = await primary.currentLsn();
   return { start, end, bytes: Number(end - start) };
+}
+
+/** The end of a range: about `megabytes` of it, whole segments, and all of it if it has less. */
+export function lastOf(range: WalRange, megabytes: number): WalRange {
+  const wished = Math.ceil((megabytes * 1024 * 1024) / SEGMENT_BYTES) * SEGMENT_BYTES;
+  const bytes = Math.min(wished, range.bytes);
+  return { start: lsn(range.end - BigInt(bytes)), end: range.end, bytes };
 }
 
 /** A running node without a server that has the range. */

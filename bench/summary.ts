@@ -16,6 +16,9 @@ export interface Verdict {
   readonly outcome: 'met' | 'missed';
   /** The figure or ratio that was compared. */
   readonly reached: Summary;
+  readonly side: string;
+  /** Where the side's figure would have to be: the bound, times what it is a ratio to. */
+  readonly limit: number;
 }
 
 /** One case in one unit. */
@@ -86,22 +89,20 @@ function judge(aim: Aim, figures: readonly Figure[]): Verdict | undefined {
   const { what, unit, side = 'walcade', of, atMost, atLeast } = aim;
   const figure = find(figures, { what, side, unit });
   if (figure === undefined) return undefined;
-  const wish = [
-    ...(atMost === undefined ? [] : [`≤ ${atMost}`]),
-    ...(atLeast === undefined ? [] : [`≥ ${atLeast}`]),
-  ].join(', ');
-  if (of === undefined) return verdict(wish, summarize(figure.values), aim);
-  const divisor = find(figures, { what, side, unit, ...of });
-  if (divisor === undefined) return undefined;
-  const name = [of.side, of.what].filter((part) => part !== undefined).join(', ');
-  return verdict(`${wish} of ${name}`, divide(figure, divisor), aim);
-}
-
-function verdict(aim: string, reached: Summary, { atMost, atLeast }: Aim): Verdict {
-  const isMet =
-    reached.median <= (atMost ?? Number.POSITIVE_INFINITY) &&
-    reached.median >= (atLeast ?? Number.NEGATIVE_INFINITY);
-  return { aim, outcome: isMet ? 'met' : 'missed', reached };
+  const divisor = of && find(figures, { what, side, unit, ...of });
+  if (of !== undefined && divisor === undefined) return undefined;
+  const reached = divisor === undefined ? summarize(figure.values) : divide(figure, divisor);
+  const name = [of?.side, of?.what].filter((part) => part !== undefined).join(', ');
+  const wish = atMost === undefined ? `≥ ${atLeast}` : `≤ ${atMost}`;
+  const bound = atMost ?? atLeast ?? Number.NaN;
+  const isMet = atMost === undefined ? reached.median >= bound : reached.median <= bound;
+  return {
+    aim: name === '' ? wish : `${wish} of ${name}`,
+    outcome: isMet ? 'met' : 'missed',
+    reached,
+    side,
+    limit: divisor === undefined ? bound : bound * summarize(divisor.values).median,
+  };
 }
 
 /** Run by run, since A and B of one run stood under the same conditions. */
