@@ -6,7 +6,7 @@ import type { ChildProcess } from 'node:child_process';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { NodeStatus } from '../src/admin/node-status.ts';
-import { runningPid } from '../src/node/node-directory.ts';
+import { runningPid } from '../src/node/node-lock.ts';
 import { killTree } from '../test/harness/process-tree.ts';
 import { ServerLog } from '../test/harness/server-log.ts';
 import { SqlServer } from '../test/harness/sql-server.ts';

@@ -21,7 +21,7 @@ const RENAME_ATTEMPTS_MAX = 100;
 try {
   requireNode();
   ensureInstalled(root);
-  if (process.argv.includes('--build')) build();
+  if (process.argv.includes('--build')) await build();
 } catch (error) {
   process.stderr.write(`prepare-checkout: ${error.message}\n`);
   process.exitCode = 1;
@@ -37,27 +37,33 @@ function requireNode() {
 }
 
 /** Compiles src into dist, unless dist was made from exactly these sources. */
-function build() {
+async function build() {
   const sources = sourceHash();
   if (readIfPresent(join(dist, '.sources')) === sources) return;
   removeAbandonedBuilds();
   const building = join(root, `.dist-${process.pid}`);
   fs.rmSync(building, { recursive: true, force: true });
   try {
-    const compiler = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
-    const compile = ['-p', join(root, 'tsconfig.build.json'), '--outDir', building];
-    const { status, error } = spawnSync(process.execPath, [compiler, ...compile], {
-      cwd: root,
-      stdio: ['ignore', 2, 2],
-    });
-    if (error) throw error;
-    if (status !== 0) throw new Error('src does not compile, dist was left as it is');
-    fs.mkdirSync(building, { recursive: true });
+    checkTypes();
+    // Not before node_modules is known to be there.
+    const { bundle } = await import('./bundle.mjs');
+    bundle(root, building);
     fs.writeFileSync(join(building, '.sources'), sources);
     moveIntoPlace(building);
   } finally {
     fs.rmSync(building, { recursive: true, force: true });
   }
+}
+
+function checkTypes() {
+  const compiler = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
+  const check = ['-p', join(root, 'tsconfig.build.json')];
+  const { status, error } = spawnSync(process.execPath, [compiler, ...check], {
+    cwd: root,
+    stdio: ['ignore', 2, 2],
+  });
+  if (error) throw error;
+  if (status !== 0) throw new Error('src does not compile, dist was left as it is');
 }
 
 /** Renames `building` to dist; of several that do so at once, each in turn becomes dist. */
@@ -83,7 +89,13 @@ function moveIntoPlace(building) {
 
 /** A hash of everything that dist depends on: contents, not times, which a checkout changes. */
 function sourceHash() {
-  const files = ['tsconfig.json', 'tsconfig.build.json', 'package-lock.json'];
+  const files = [
+    'tsconfig.json',
+    'tsconfig.build.json',
+    'package.json',
+    'package-lock.json',
+    'scripts/bundle.mjs',
+  ];
   for (const name of fs.readdirSync(join(root, 'src'), { recursive: true })) {
     if (name.endsWith('.ts') && !name.endsWith('.test.ts')) files.push(join('src', name));
   }

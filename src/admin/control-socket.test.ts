@@ -6,15 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { WalcadeError } from '../base/errors.ts';
-import {
-  type PromoteRequest,
-  outcomeOf,
-  readStatus,
-  requestFollow,
-  requestPromotion,
-  requestReload,
-  serveControl,
-} from './control-socket.ts';
+import { readStatus, requestFollow, requestPromotion, requestReload } from './control-client.ts';
+import { type PromoteRequest, outcomeOf, serveControl } from './control-socket.ts';
 import type { NodeStatus } from './node-status.ts';
 
 const promote = async () => ({ error: null });

@@ -2,20 +2,14 @@
  * The control socket in the node's directory: HTTP over a Unix socket that only the directory's
  * owner can reach. `GET /status` answers the node's status as JSON, `POST /reload` has it read its
  * configuration files again, `POST /promote` promotes it, `POST /follow` has it follow another
- * upstream; they answer what came of it.
- *
- * The server lives as long as the node; the client's call as long as its answer takes.
+ * upstream; they answer what came of it. It lives as long as the node.
  */
 import { chmod, rm } from 'node:fs/promises';
 import http from 'node:http';
-import { SQLSTATE, WalcadeError, asWalcadeError, describeSystemError } from '../base/errors.ts';
+import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import { checkSocketPath } from '../protocol/network.ts';
 import type { FollowOutcome } from './follow-outcome.ts';
 import type { NodeStatus } from './node-status.ts';
-
-const REQUEST_TIMEOUT_MS = 10_000;
-/** Longer than a node looks at an upstream that does not answer. */
-const FOLLOW_TIMEOUT_MS = 90_000;
 
 export interface ControlServer {
   close(): Promise<void>;
@@ -88,31 +82,6 @@ export async function serveControl(path: string, actions: ControlActions): Promi
   };
 }
 
-/** Asks a running node for its status; throws 08001 when none answers on `path`. */
-export async function readStatus(path: string): Promise<NodeStatus> {
-  return (await ask(path, 'GET', '/status')) as NodeStatus;
-}
-
-/** Has a running node read its configuration again; throws 08001 when none answers on `path`. */
-export async function requestReload(path: string): Promise<ReloadOutcome> {
-  return (await ask(path, 'POST', '/reload')) as ReloadOutcome;
-}
-
-/** Has a running node promoted, which may take as long as `request` says; throws as above. */
-export async function requestPromotion(
-  path: string,
-  { force, timeoutMs }: PromoteRequest,
-): Promise<ActionOutcome> {
-  const url = `/promote?force=${force}&timeout=${timeoutMs}`;
-  return (await ask(path, 'POST', url, REQUEST_TIMEOUT_MS + timeoutMs)) as ActionOutcome;
-}
-
-/** Has a running node follow the upstream that `conninfo` names; throws as above. */
-export async function requestFollow(path: string, conninfo: string): Promise<FollowOutcome> {
-  const url = `/follow?conninfo=${encodeURIComponent(conninfo)}`;
-  return (await ask(path, 'POST', url, FOLLOW_TIMEOUT_MS)) as FollowOutcome;
-}
-
 /** Aborts when the connection is closed before it was answered. */
 function untilClosed(response: http.ServerResponse): AbortSignal {
   const closed = new AbortController();
@@ -145,36 +114,4 @@ export async function outcomeOf(action: Promise<void>): Promise<ActionOutcome> {
 export function refusal(error: unknown): NonNullable<ActionOutcome['error']> {
   const { message, detail, hint } = asWalcadeError(error);
   return { message, detail, hint };
-}
-
-async function ask(
-  path: string,
-  method: string,
-  url: string,
-  timeoutMs = REQUEST_TIMEOUT_MS,
-): Promise<unknown> {
-  const body = await new Promise<string>((resolve, reject) => {
-    const request = http.request(
-      { socketPath: path, method, path: url, timeout: timeoutMs },
-      (response) => {
-        let text = '';
-        response.setEncoding('utf8');
-        response.on('data', (chunk: string) => {
-          text += chunk;
-        });
-        response.on('end', () => resolve(text));
-        response.on('error', reject);
-      },
-    );
-    request.on('timeout', () => request.destroy(new Error('Connection timed out')));
-    request.on('error', reject);
-    request.end();
-  }).catch((error: unknown) => {
-    throw new WalcadeError(
-      SQLSTATE.UNABLE_TO_CONNECT,
-      `could not connect to control socket "${path}": ${describeSystemError(error)}`,
-      { hint: 'Is the node starting, or stopping? Try again in a moment.' },
-    );
-  });
-  return JSON.parse(body) as unknown;
 }

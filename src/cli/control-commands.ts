@@ -1,11 +1,13 @@
-/** `walcade start`, `stop`, `restart`, `reload`, `promote`: a node as pg_ctl has a server. */
+/** `walcade start`, `stop` and `restart`: a node's process as pg_ctl has a server's. */
 import { spawn } from 'node:child_process';
 import { openSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { systemClock } from '../base/clock.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
-import { readStatus, requestPromotion, requestReload } from '../admin/control-socket.ts';
-import { CONTROL_SOCKET, checkNodeDirectory, runningPid } from '../node/node-directory.ts';
+import { readStatus } from '../admin/control-client.ts';
+import { CONTROL_SOCKET, checkNodeDirectory } from '../node/node-directory.ts';
+import { runningPid } from '../node/node-lock.ts';
+import { notRunning } from './asked-node.ts';
 import { notReadyYet, startFailure } from './start-failure.ts';
 
 const POLL_MS = 50;
@@ -105,46 +107,9 @@ async function waitedFor(directory: string): Promise<string> {
     : 'downstreams to take the rest of WAL';
 }
 
-/** Has the running node read its configuration files again; throws what is wrong with them. */
-export async function reloadCommand(directory: string): Promise<void> {
-  await requireRunning(directory);
-  process.chdir(directory);
-  const { error, needRestart } = await requestReload(CONTROL_SOCKET);
-  if (error !== null) {
-    const { message, detail, hint = 'The node goes on with the configuration it had.' } = error;
-    throw new WalcadeError(SQLSTATE.CONFIG_FILE_ERROR, message, { detail, hint });
-  }
-  process.stdout.write('configuration files were read again\n');
-  for (const name of needRestart) {
-    process.stdout.write(`parameter "${name}" has changed; it takes effect after a restart\n`);
-  }
-}
-
-/** Promotes the running node, and waits until it takes writes; throws why it does not. */
-export async function promoteCommand(
-  directory: string,
-  { force, timeoutSeconds }: { force: boolean; timeoutSeconds: number },
-): Promise<void> {
-  await requireRunning(directory);
-  // A socket's path must be short.
-  process.chdir(directory);
-  process.stdout.write('waiting for node to promote...');
-  const { error } = await requestPromotion(CONTROL_SOCKET, {
-    force,
-    timeoutMs: timeoutSeconds * 1000,
-  }).finally(() => process.stdout.write('.'));
-  process.stdout.write(error === null ? ' done\nnode promoted\n' : ' stopped waiting\n');
-  if (error === null) return;
-  const { message, detail, hint } = error;
-  throw new WalcadeError(SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE, message, { detail, hint });
-}
-
 async function requireRunning(directory: string): Promise<number> {
   await checkNodeDirectory(directory);
   const pid = await runningPid(directory);
-  if (pid !== undefined) return pid;
-  throw new WalcadeError(
-    SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-    `no node is running in "${directory}"`,
-  );
+  if (pid === undefined) throw notRunning(directory);
+  return pid;
 }

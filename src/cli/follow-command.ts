@@ -1,26 +1,21 @@
 /** `walcade follow`: has a running node go over to another upstream, and shows what came of it. */
-import { readStatus, requestFollow } from '../admin/control-socket.ts';
+import { readStatus, requestFollow } from '../admin/control-client.ts';
 import type { Report } from '../admin/follow-outcome.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
-import { CONTROL_SOCKET, checkNodeDirectory, runningPid } from '../node/node-directory.ts';
+import { CONTROL_SOCKET } from '../node/node-directory.ts';
+import { askIfRunning, notRunning } from './asked-node.ts';
 import { printNotice } from './terminal.ts';
 
 /** Throws why the node does not follow the upstream that `conninfo` names. */
 export async function followCommand(directory: string, conninfo: string): Promise<void> {
-  await checkNodeDirectory(directory);
-  if ((await runningPid(directory)) === undefined) {
-    throw new WalcadeError(
-      SQLSTATE.OBJECT_NOT_IN_PREREQUISITE_STATE,
-      `no node is running in "${directory}"`,
-      {
-        detail: 'A node finds out whether it can follow an upstream while it runs.',
-        hint: 'Start it first, or set "primary_conninfo" in its walcade.conf.',
-      },
-    );
+  const asked = await askIfRunning(directory, (path) => requestFollow(path, conninfo));
+  if (asked.kind === 'stopped') {
+    throw notRunning(directory, {
+      detail: 'A node finds out whether it can follow an upstream while it runs.',
+      hint: 'Start it first, or set "primary_conninfo" in its walcade.conf.',
+    });
   }
-  // A socket's path must be short.
-  process.chdir(directory);
-  const { error, notices } = await requestFollow(CONTROL_SOCKET, conninfo);
+  const { error, notices } = asked.answer;
   for (const notice of notices) printNotice(notice);
   if (error !== null) throw asError(error);
   const { name, timeline, upstream } = await readStatus(CONTROL_SOCKET);

@@ -270,7 +270,7 @@ function addControlCommands(program: Command): void {
     .option(...timeout)
     .action(async (flags: { directory: string; mode: string; log?: string; timeout: number }) => {
       const { startCommand, stopCommand } = await import('./control-commands.ts');
-      const { runningPid } = await import('../node/node-directory.ts');
+      const { runningPid } = await import('../node/node-lock.ts');
       const { directory, timeout: timeoutSeconds } = flags;
       await checkNodeDirectory(directory);
       if ((await runningPid(directory)) !== undefined) {
@@ -285,7 +285,7 @@ function addControlCommands(program: Command): void {
     .option('--force', 'promote also a node that is behind its upstream', false)
     .option(...timeout)
     .action(async (flags: { directory: string; force: boolean; timeout: number }) => {
-      const { promoteCommand } = await import('./control-commands.ts');
+      const { promoteCommand } = await import('./request-commands.ts');
       const { directory, force, timeout: timeoutSeconds } = flags;
       await promoteCommand(directory, { force, timeoutSeconds });
     });
@@ -303,7 +303,7 @@ function addControlCommands(program: Command): void {
     .description('have a running node read its configuration files again')
     .requiredOption(...DIRECTORY)
     .action(async ({ directory }: { directory: string }) => {
-      const { reloadCommand } = await import('./control-commands.ts');
+      const { reloadCommand } = await import('./request-commands.ts');
       await reloadCommand(directory);
     });
 }

@@ -1,9 +1,8 @@
 /** `walcade status`: what a running node says of itself. */
-import { relative } from 'node:path';
-import { readStatus } from '../admin/control-socket.ts';
+import { readStatus } from '../admin/control-client.ts';
 import type { LinkStatus, NodeStatus } from '../admin/node-status.ts';
 import { formatBytes } from '../base/format-bytes.ts';
-import { CONTROL_SOCKET, checkNodeDirectory, runningPid } from '../node/node-directory.ts';
+import { askIfRunning } from './asked-node.ts';
 import { pc } from './colors.ts';
 import { formatFacts, formatTable } from './terminal.ts';
 
@@ -14,13 +13,12 @@ export async function statusCommand(
   directory: string,
   { json }: { json: boolean },
 ): Promise<number> {
-  await checkNodeDirectory(directory);
-  if ((await runningPid(directory)) === undefined) {
+  const asked = await askIfRunning(directory, readStatus);
+  if (asked.kind === 'stopped') {
     process.stdout.write(json ? '{"state":"stopped"}\n' : `node in "${directory}" is stopped\n`);
     return STOPPED_EXIT_STATUS;
   }
-  process.chdir(directory);
-  const status = await readStatus(relative(process.cwd(), CONTROL_SOCKET));
+  const { answer: status } = asked;
   process.stdout.write(json ? `${JSON.stringify(status, undefined, 2)}\n` : describe(status));
   return 0;
 }

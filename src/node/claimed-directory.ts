@@ -12,8 +12,8 @@ import type { Clock } from '../base/clock.ts';
 import type { Disk } from '../base/disk.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError, systemErrorCode } from '../base/errors.ts';
 import { accessing } from '../base/file-access-error.ts';
-import { CONTROL_FILE } from '../store/control-file.ts';
-import { type NodeLock, PID_FILE, lockNode, runningPid } from './node-directory.ts';
+import { CONTROL_FILE } from '../store/control-file-name.ts';
+import { type NodeLock, PID_FILE, lockNode, runningPid } from './node-lock.ts';
 
 /** A lock file names a port; who makes a node has none. */
 const NO_PORT = 0;

@@ -22,7 +22,8 @@ import { type Lsn, formatLsn } from '../wal/lsn.ts';
 import { type MakingDoors, checkUpstream } from './make-node.ts';
 import { MakingConnections } from './making-connections.ts';
 import { makeSlot } from './making-slot.ts';
-import { checkNodeDirectory, lockNode } from './node-directory.ts';
+import { checkNodeDirectory } from './node-directory.ts';
+import { lockNode } from './node-lock.ts';
 import { tablespacesOf } from './node-place.ts';
 import { replaceByBackup } from './rejoin-backup.ts';
 import {

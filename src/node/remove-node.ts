@@ -10,7 +10,8 @@ import { formatDropSlot } from '../protocol/replication-command.ts';
 import { runningServer } from '../postgres/postmaster-pid.ts';
 import { readControlData } from '../store/control-file.ts';
 import type { MakingDoors } from './make-node.ts';
-import { checkNodeDirectory, runningPid } from './node-directory.ts';
+import { checkNodeDirectory } from './node-directory.ts';
+import { runningPid } from './node-lock.ts';
 import { isCopy, readPlace, tablespacesOf } from './node-place.ts';
 import { connectUpstream } from './upstream-connector.ts';
 

@@ -6,7 +6,7 @@ import { systemError } from '../../test/harness/test-disk.ts';
 import { StoreUnderTest, WAL, newNodeDisk } from '../../test/harness/test-store.ts';
 import { MB, START, made } from '../../test/harness/wal-walks.ts';
 import { type LogEntry, createLog } from '../base/log.ts';
-import { CONTROL_FILE } from '../store/control-file.ts';
+import { CONTROL_FILE } from '../store/control-file-name.ts';
 import { advance } from '../wal/lsn.ts';
 import { isSegmentName } from '../wal/segment.ts';
 import { keepRetention } from './retention-keeper.ts';

@@ -11,7 +11,8 @@ import { readWholeFile, systemDisk } from '../base/disk.ts';
 import { createLog } from '../base/log.ts';
 import { CONF_FILE_NAME } from '../config/conf-file.ts';
 import { serverUser } from '../postgres/server-user.ts';
-import { CONTROL_FILE, ControlFile, readControlData } from '../store/control-file.ts';
+import { CONTROL_FILE } from '../store/control-file-name.ts';
+import { ControlFile, readControlData } from '../store/control-file.ts';
 import { settlePlace } from './settle-place.ts';
 
 const ORIGINAL = { name: 'slave', primarySlotName: 'slave', directory: '1:1', tablespaces: {} };

@@ -10,7 +10,7 @@ import { systemClock } from '../base/clock.ts';
 import { systemDisk } from '../base/disk.ts';
 import { type ControlData, ControlFile } from '../store/control-file.ts';
 import { formatLsn, parseLsn, timelineId } from '../wal/lsn.ts';
-import { lockNode } from './node-directory.ts';
+import { lockNode } from './node-lock.ts';
 import { readTimelines } from './timelines.ts';
 
 /** WAL that goes from 0/100000 through three segments; the fork is in the second one. */

@@ -10,7 +10,8 @@ import { readWholeFile, systemDisk } from '../base/disk.ts';
 import { SQLSTATE, WalcadeError, describeSystemError } from '../base/errors.ts';
 import { accessing } from '../base/file-access-error.ts';
 import { plainTextUpTo } from '../base/plain-text.ts';
-import { CONTROL_FILE, type ControlData, readControlData } from '../store/control-file.ts';
+import { CONTROL_FILE } from '../store/control-file-name.ts';
+import { type ControlData, readControlData } from '../store/control-file.ts';
 import { SegmentReader } from '../store/segment-reader.ts';
 import { findProvenEnd, readStored } from '../store/wal-recovery.ts';
 import { WAL_DIRECTORY } from '../store/wal-store.ts';
@@ -24,7 +25,8 @@ import {
   readToldHistory,
 } from '../wal/timeline-tree.ts';
 import { type KeptSegments, keptSegments, walkToEnd } from './kept-segments.ts';
-import { checkNodeDirectory, runningPid } from './node-directory.ts';
+import { checkNodeDirectory } from './node-directory.ts';
+import { runningPid } from './node-lock.ts';
 
 /** Of what stands in a damaged file, no more is shown. */
 const FOUND_COLUMNS_MAX = 100;

@@ -5,7 +5,8 @@ import { systemError } from '../../test/harness/test-disk.ts';
 import { seededRandom } from '../../test/harness/wal-recutter.ts';
 import { CONTROL_DATA, NODE, newNodeDisk } from '../../test/harness/test-store.ts';
 import { parseLsn, timelineId } from '../wal/lsn.ts';
-import { CONTROL_FILE, type ControlData, ControlFile, readControlData } from './control-file.ts';
+import { CONTROL_FILE } from './control-file-name.ts';
+import { type ControlData, ControlFile, readControlData } from './control-file.ts';
 import { FsyncFailed } from './disk-refusal.ts';
 
 const PATH = `${NODE}/${CONTROL_FILE}`;

@@ -13,9 +13,8 @@ import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { Serial } from '../base/serial.ts';
 import { crc32c } from '../wal/crc32c.ts';
 import { type Lsn, type TimelineId, formatLsn, parseLsn, timelineId } from '../wal/lsn.ts';
+import { CONTROL_FILE } from './control-file-name.ts';
 import { diskRefusal } from './disk-refusal.ts';
-
-export const CONTROL_FILE = 'walcade.control';
 
 const COPY_BYTES = 8192;
 const HEADER_BYTES = 16;

@@ -9,7 +9,7 @@ import { AssertionFailed } from '../base/assert.ts';
 import { type Lsn, advance, alignDown, formatLsn } from '../wal/lsn.ts';
 import { PAGE_BYTES } from '../wal/page.ts';
 import { isSegmentName } from '../wal/segment.ts';
-import { CONTROL_FILE } from './control-file.ts';
+import { CONTROL_FILE } from './control-file-name.ts';
 
 const { wal, records } = made([40, 9_000, 300_000, 24, 1_000_000].map((b) => ({ bodyBytes: b })));
 const END = advance(START, wal.length);

@@ -8,7 +8,7 @@ import { execFile } from 'node:child_process';
 import { appendFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { readStatus } from '../../src/admin/control-socket.ts';
+import { readStatus } from '../../src/admin/control-client.ts';
 import type { NodeStatus } from '../../src/admin/node-status.ts';
 import { CONTROL_SOCKET } from '../../src/node/node-directory.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../src/wal/lsn.ts';

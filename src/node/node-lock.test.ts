@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { systemClock } from '../base/clock.ts';
-import { PID_FILE, checkNodeDirectory, lockNode, runningPid } from './node-directory.ts';
+import { checkNodeDirectory } from './node-directory.ts';
+import { PID_FILE, lockNode, runningPid } from './node-lock.ts';
 
 async function makeDirectory(t: TestContext): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'walcade-'));
