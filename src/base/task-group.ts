@@ -35,3 +35,11 @@ export async function endTogether(signal: AbortSignal, tasks: readonly Task[]): 
   signal.removeEventListener('abort', stop);
   if (first !== undefined && 'error' in first) throw first.error;
 }
+
+/** What a task awaits that has nothing left to do: rejects with the signal's reason. */
+export function untilAborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason as Error);
+    else signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+  });
+}

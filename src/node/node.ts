@@ -19,7 +19,7 @@ import {
 import type { Clock } from '../base/clock.ts';
 import { type Disk, diskReadableBy } from '../base/disk.ts';
 import type { Log } from '../base/log.ts';
-import { endTogether } from '../base/task-group.ts';
+import { endTogether, untilAborted } from '../base/task-group.ts';
 import { describeConninfo } from '../config/conninfo.ts';
 import type { NodeConfig } from '../config/parameters.ts';
 import type { Listener, Network } from '../protocol/network.ts';
@@ -391,11 +391,4 @@ class Node {
 interface Start {
   listeners: Listeners;
   onReady: () => Promise<void>;
-}
-
-function untilAborted(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    if (signal.aborted) reject(signal.reason as Error);
-    else signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
-  });
 }
