@@ -47,7 +47,7 @@ function licensesOf(root, files) {
     const name = /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(file);
     if (name !== null) packages.add(name[1]);
   }
-  const texts = [...packages].sort().map((name) => {
+  const texts = Array.from(packages, (name) => {
     const place = join(root, 'node_modules', name);
     const license = readdirSync(place).find((file) => /^licen[cs]e/i.test(file));
     if (license === undefined) throw new Error(`package ${name} has no license`);
