@@ -23,7 +23,8 @@ const COLOURS = ['#2f81f7', '#d29922', '#8957e5', '#2da44e', '#cf5b53'];
 
 const STYLE = `
   .ground { fill: #ffffff; stroke: #d0d7de }
-  text { font: 12px -apple-system, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif; fill: #1f2328 }
+  text { font: 12px -apple-system, "Segoe UI", "Noto Sans", Helvetica, Arial, sans-serif }
+  text { fill: #1f2328 }
   .unit { font-weight: 600 }
   .value { fill: #59636e; font-size: 11px }
   .whisker { stroke: #1f2328; stroke-width: 1.2; fill: none }
