@@ -28,6 +28,8 @@ const RECUT_PAUSE_MS_MAX = 3;
 const QUEUED_BYTES_MAX = 1024 * 1024;
 const PAUSE_POLL_MS = 5;
 const WRITES_PER_TURN = 16;
+const ZSTD_MAGIC = Buffer.from('28b52ffd', 'hex');
+const CORRUPTED_BYTES_MAX = 400;
 
 export interface FaultyNetworkOptions extends Partial<Faults> {
   name?: string;
@@ -51,6 +53,8 @@ export class FaultyNetwork implements Member {
   #connectionCount = 0;
   #closed = false;
   #writes = 0;
+  #upstreamBytes = 0;
+  #framesToCorrupt = 0;
 
   private constructor(upstreamPort: number, options: FaultyNetworkOptions) {
     const { name, upstreamHost = '127.0.0.1', seed = Date.now() % 1_000_000, ...faults } = options;
@@ -87,6 +91,21 @@ export class FaultyNetwork implements Member {
   /** How many connections have been made so far. */
   get connectionCount(): number {
     return this.#connectionCount;
+  }
+
+  /** How many bytes have come from the upstream so far. */
+  get upstreamBytes(): number {
+    return this.#upstreamBytes;
+  }
+
+  /** How many zstd frames are still to be corrupted. */
+  get framesToCorrupt(): number {
+    return this.#framesToCorrupt;
+  }
+
+  /** Changes a byte in each of the next zstd frames of the upstream. */
+  corruptFrames(count: number): void {
+    this.#framesToCorrupt = count;
   }
 
   /** Sets the faults named; the others stay. */
@@ -162,9 +181,25 @@ export class FaultyNetwork implements Member {
     const recutter =
       this.#faults.onCopyData === 'recut' ? new WalRecutter(this.#random) : undefined;
     void this.#carry(downstream, upstream, (chunk) => [chunk]);
-    void this.#carry(upstream, downstream, (chunk) => recutter?.push(chunk) ?? [chunk], {
+    const take = (chunk: Buffer): Buffer[] => {
+      this.#upstreamBytes += chunk.length;
+      this.#corrupt(chunk);
+      return recutter?.push(chunk) ?? [chunk];
+    };
+    void this.#carry(upstream, downstream, take, {
       pauseMsMax: recutter === undefined ? 0 : RECUT_PAUSE_MS_MAX,
     });
+  }
+
+  /** Changes one byte of a frame, anywhere from its header on, at most one in each chunk. */
+  #corrupt(chunk: Buffer): void {
+    if (this.#framesToCorrupt === 0) return;
+    const at = chunk.indexOf(ZSTD_MAGIC);
+    const reach = Math.min(chunk.length - at, CORRUPTED_BYTES_MAX);
+    if (at < 0 || reach <= ZSTD_MAGIC.length) return;
+    const victim = at + Math.floor(this.#random() * reach);
+    chunk.writeUInt8(chunk.readUInt8(victim) ^ (1 << Math.floor(this.#random() * 8)), victim);
+    this.#framesToCorrupt -= 1;
   }
 
   /** Carries all bytes of one direction, then its end, until either socket closes. */
