@@ -7,7 +7,7 @@
  * PostgreSQL with its tools; without one there is no pg_receivewal to compare with.
  */
 import { execFile } from 'node:child_process';
-import { open, stat } from 'node:fs/promises';
+import { open, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -97,6 +97,7 @@ async function byNode(upstream: Upstream, number: number): Promise<Readings> {
   const seconds = Date.now() / 1000 - began;
   const cpu = (await cpuSeconds([relay.pid])) - cpuBefore;
   await relay.end();
+  await rm(relay.directory, { recursive: true });
   return rates(range, { seconds, cpu });
 }
 
@@ -125,6 +126,7 @@ async function byTool(
   const seconds = Date.now() / 1000 - began;
   const cpu = await cpuSeconds([receiver.pid]);
   await receiver.stop('SIGINT');
+  await rm(directory, { recursive: true });
   return rates(range, { seconds, cpu });
 }
 
@@ -149,6 +151,7 @@ async function byStandby(
   const seconds = Date.now() / 1000 - began;
   const cpu = await cpuSeconds([pid]);
   await standby.end();
+  await rm(standby.dataDirectory, { recursive: true });
   return rates(range, { seconds, cpu });
 }
 

@@ -2,6 +2,7 @@
  * Question: how much memory does a node take, with no readers, with idle ones and with ones that
  * catch up as fast as they can, beside PostgreSQL's WAL senders?
  */
+import { rm } from 'node:fs/promises';
 import type { PostgresCluster } from '../test/harness/postgres-cluster.ts';
 import { WalcadeNode } from '../test/harness/walcade-node.ts';
 import { formatLsn } from '../src/wal/lsn.ts';
@@ -54,6 +55,7 @@ async function run({ tree, choose, alternate }: BenchContext): Promise<string> {
       await receiver.waitForWal(wal.end);
       const { now } = await residentMegabytes(receiver.pid);
       await receiver.end();
+      await rm(receiver.directory, { recursive: true });
       return { [MEMORY]: now };
     },
   });
@@ -65,7 +67,7 @@ async function run({ tree, choose, alternate }: BenchContext): Promise<string> {
     });
   }
   for (const count of counts) {
-    const range = lastOf(wal, choose({ full: 6000, short: 1600, smoke: 16 }) / count);
+    const range = lastOf(wal, choose({ full: 3000, short: 1600, smoke: 16 }) / count);
     await alternate(busy(count), {
       walcade: () => ofNode(relay, count, range),
       PostgreSQL: () => ofPostgres(primary, count, range),
@@ -73,8 +75,8 @@ async function run({ tree, choose, alternate }: BenchContext): Promise<string> {
   }
   return (
     'a node is started anew for each figure; its memory is what is resident now, with busy ' +
-    'readers its peak while they caught up with some GB in all; that of PostgreSQL is the proportional share (PSS) of ' +
-    'its WAL senders only, the rest of the server left out'
+    'readers its peak while they caught up with some GB in all; that of PostgreSQL is the ' +
+    'proportional share (PSS) of its WAL senders only, the rest of the server left out'
   );
 }
 
