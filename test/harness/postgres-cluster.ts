@@ -9,7 +9,7 @@ import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { copyDirectory, takeBackup } from './file-backup.ts';
 import { type PostgresBinaries, postgresUser } from './postgres-binaries.ts';
-import { runInitdb } from './postgres-initdb.ts';
+import { makeCluster } from './postgres-initdb.ts';
 import { type Place, choosePlace, cleanEnvironment } from './postgres-place.ts';
 import { killTree } from './process-tree.ts';
 import { ServerLog } from './server-log.ts';
@@ -109,7 +109,7 @@ export class PostgresCluster extends SqlServer implements Member {
   static async init(tree: TestDirectory, options: ClusterOptions): Promise<PostgresCluster> {
     const { name, directory, segmentMegabytes = 16, configDirectory, settings = {}, hba } = options;
     const place = await choosePlace(tree, { ...options, name, directory });
-    await runInitdb(place.binaries, place.dataDirectory, {
+    await makeCluster(tree, place.binaries, place.dataDirectory, {
       segmentMegabytes,
       environment: cleanEnvironment(),
     });

@@ -42,14 +42,17 @@ function showLogsWhenTerminated(): void {
 
 export class TestDirectory {
   readonly path: string;
+  /** The directory of the whole run of tests, which removes it; undefined outside of one. */
+  readonly runDirectory: string | undefined;
   readonly #root: string;
   readonly #members: Member[] = [];
   readonly #ports: number[] = [];
   #expired = false;
 
-  private constructor(root: string, path: string) {
+  private constructor(root: string, path: string, runDirectory?: string) {
     this.#root = root;
     this.path = path;
+    this.runDirectory = runDirectory;
   }
 
   /** A fresh directory for `test`, which everybody may enter and only the owner may change. */
@@ -65,10 +68,11 @@ export class TestDirectory {
 
   /** A directory for who calls `close` himself: a program that is no test. */
   static async open(): Promise<TestDirectory> {
-    const root = process.env['WALCADE_TEST_DIRECTORY'] ?? (await realpath(tmpdir()));
+    const runDirectory = process.env['WALCADE_TEST_DIRECTORY'];
+    const root = runDirectory ?? (await realpath(tmpdir()));
     const path = await mkdtemp(join(root, 'test-'));
     await chmod(path, 0o755);
-    const directory = new TestDirectory(root, path);
+    const directory = new TestDirectory(root, path, runDirectory);
     live.add(directory);
     showLogsWhenTerminated();
     return directory;
