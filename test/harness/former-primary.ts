@@ -4,6 +4,7 @@
  */
 import type { TestContext } from 'node:test';
 import { PostgresCluster } from './postgres-cluster.ts';
+import { IS_BEHIND } from './primary-pair.ts';
 import { TestDirectory } from './test-directory.ts';
 import { WalcadeNode } from './walcade-node.ts';
 
@@ -56,6 +57,8 @@ export async function formerPrimary(
     return node;
   };
   const old = await make('old', primary.conninfo);
+  // Its server has the base backup's timeline as it rejoins, before the node has followed there.
+  old.expectLog(IS_BEHIND);
   await old.waitForCatchup(primary);
   await primary.stop();
   await promote(old);

@@ -14,7 +14,7 @@ import { waitFor } from './wait.ts';
 import { WalcadeNode } from './walcade-node.ts';
 
 /** Hot standbys log it that come to ask a node before it has followed; a moment later it has. */
-const IS_BEHIND = /highest timeline \d+ of the primary is behind recovery timeline \d+/;
+export const IS_BEHIND = /highest timeline \d+ of the primary is behind recovery timeline \d+/;
 
 export class PrimaryPair {
   #primary: PostgresCluster;
