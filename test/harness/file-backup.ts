@@ -3,11 +3,15 @@
  * API"): start, copy the files, stop, write backup_label. A standby made of one begins to stream
  * at the segment of the backup's start, since pg_wal is left out.
  */
+import { execFile } from 'node:child_process';
 import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { ifThere } from '../../src/base/file-access-error.ts';
 import type { ServerUser } from '../../src/postgres/server-user.ts';
 import type { SqlClient } from './sql-client.ts';
+
+const run = promisify(execFile);
 
 /** Directories whose contents no backup has; pg_wal comes with the upstream's stream. */
 const EMPTIED = new Set([
@@ -47,7 +51,7 @@ export async function takeBackup(
       : [`pg_start_backup('test', true, false)`, `pg_stop_backup(false, false)`];
   await client.run(`SELECT ${start}`);
   await fs.mkdir(target, { mode: 0o700 });
-  await copyTree(dataDirectory, target, (path) => isInBackup(path));
+  await copyTree(dataDirectory, target);
   await copyFile(join(dataDirectory, 'global/pg_control'), join(target, 'global/pg_control'));
   for (const directory of EMPTIED) await fs.mkdir(join(target, directory), { recursive: true });
   const [[label]] = (await client.rows(`SELECT labelfile FROM ${stop}`)) as [[string]];
@@ -55,14 +59,17 @@ export async function takeBackup(
   await changeOwner(target, user);
 }
 
-/** Copies all of `source` to `target`, which may exist if it is empty, and gives it to `user`. */
+/**
+ * Copies all of `source`, in which nobody writes, to `target`, which may exist if it is empty, and
+ * gives it to `user`. Programs do it: a thousand files cost them half of what they cost Node.js.
+ */
 export async function copyDirectory(
   source: string,
   target: string,
   user: ServerUser | undefined,
 ): Promise<void> {
   await fs.mkdir(target, { recursive: true });
-  await copyTree(source, target, () => true);
+  await run('cp', ['-RPp', `${source}/.`, target]);
   await fs.chmod(target, 0o700);
   await changeOwner(target, user);
 }
@@ -74,21 +81,16 @@ function isInBackup(path: string): boolean {
   return !/(^|\/)(pgsql_tmp|pg_internal\.init)/.test(path);
 }
 
-/** Copies files that may grow, shrink or vanish meanwhile: WAL repairs what it finds. */
-async function copyTree(
-  source: string,
-  target: string,
-  isWanted: (path: string) => boolean,
-  inside = '',
-): Promise<void> {
+/** Copies what a backup has: files that may grow, shrink or vanish meanwhile: WAL repairs what it finds. */
+async function copyTree(source: string, target: string, inside = ''): Promise<void> {
   const entries = (await ifThere(fs.readdir(join(source, inside), { withFileTypes: true }))) ?? [];
   await Promise.all(
     entries.map(async (entry) => {
       const path = inside === '' ? entry.name : `${inside}/${entry.name}`;
-      if (!isWanted(path)) return;
+      if (!isInBackup(path)) return;
       if (entry.isDirectory()) {
         await fs.mkdir(join(target, path), { mode: 0o700, recursive: true });
-        await copyTree(source, target, isWanted, path);
+        await copyTree(source, target, path);
       } else if (entry.isSymbolicLink()) {
         await fs.symlink(await fs.readlink(join(source, path)), join(target, path));
       } else if (entry.isFile()) {
@@ -104,7 +106,5 @@ async function copyFile(source: string, target: string): Promise<void> {
 
 async function changeOwner(directory: string, user: ServerUser | undefined): Promise<void> {
   if (user === undefined) return;
-  await fs.lchown(directory, user.uid, user.gid);
-  const entries = await fs.readdir(directory, { recursive: true });
-  await Promise.all(entries.map((entry) => fs.lchown(join(directory, entry), user.uid, user.gid)));
+  await run('chown', ['-RPh', `${user.uid}:${user.gid}`, directory]);
 }
