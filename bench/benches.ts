@@ -2,9 +2,10 @@
 import { fanOut } from './fan-out.ts';
 import type { Bench } from './frame.ts';
 import { ingest } from './ingest.ts';
+import { link } from './link.ts';
 import { memory } from './memory.ts';
 import { promotion } from './promotion.ts';
 import { sql } from './sql.ts';
 import { start } from './start.ts';
 
-export const BENCHES: readonly Bench[] = [fanOut, ingest, memory, start, promotion, sql];
+export const BENCHES: readonly Bench[] = [fanOut, ingest, memory, start, promotion, link, sql];

@@ -40,6 +40,8 @@ export interface NodeOptions {
   /** Further settings, written at the end of walcade.conf. */
   settings?: Record<string, string | number>;
   environment?: Record<string, string>;
+  /** A command that becomes the program named after it, as `ip netns exec NAME` does. */
+  launcher?: readonly string[];
 }
 
 export interface CommandOutcome {
@@ -55,17 +57,19 @@ export class WalcadeNode extends SqlServer implements Member {
   readonly log: ServerLog;
   readonly #environment: Record<string, string | undefined>;
   readonly #expected = [ORDINARY];
+  readonly #launcher: readonly string[];
   #server: ServerProcess | undefined;
   #unaskedExit: string | undefined;
 
   private constructor(
     tree: TestDirectory,
     port: number,
-    options: Pick<NodeOptions, 'name' | 'environment'>,
+    options: Pick<NodeOptions, 'name' | 'environment' | 'launcher'>,
   ) {
     super();
     this.name = options.name;
     this.directory = join(tree.path, options.name);
+    this.#launcher = options.launcher ?? [];
     this.port = port;
     this.log = new ServerLog(join(tree.path, `${options.name}.log`));
     this.#environment = { ...process.env, NODE_OPTIONS: '', TZ: 'UTC', ...options.environment };
@@ -113,10 +117,12 @@ export class WalcadeNode extends SqlServer implements Member {
   async start({ wait = true, ...options }: WaitOptions & { wait?: boolean } = {}): Promise<void> {
     if (this.isRunning) throw new Error(`${this.name} is running already`);
     let isReady = false;
+    const run = [process.execPath, PROGRAM, 'run', '-D', this.directory];
+    const [program = '', ...args] = [...this.#launcher, ...run];
     const server = await ServerProcess.spawn({
       name: this.name,
-      program: process.execPath,
-      args: [PROGRAM, 'run', '-D', this.directory],
+      program,
+      args,
       log: this.log,
       environment: this.#environment,
       onLine: (line) => (isReady ||= line.startsWith('ready')),
