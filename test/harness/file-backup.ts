@@ -81,7 +81,7 @@ function isInBackup(path: string): boolean {
   return !/(^|\/)(pgsql_tmp|pg_internal\.init)/.test(path);
 }
 
-/** Copies what a backup has: files that may grow, shrink or vanish meanwhile: WAL repairs what it finds. */
+/** Copies what a backup has of files that grow, shrink or vanish: WAL repairs what it finds. */
 async function copyTree(source: string, target: string, inside = ''): Promise<void> {
   const entries = (await ifThere(fs.readdir(join(source, inside), { withFileTypes: true }))) ?? [];
   await Promise.all(

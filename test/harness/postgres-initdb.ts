@@ -46,7 +46,7 @@ export async function makeCluster(
   await run('cp', cp, { cwd: '/', ...(await postgresUser()) });
 }
 
-/** The cluster that is copied: made beside its place and renamed, as other processes make it too. */
+/** What is copied: made beside its place and renamed, as other processes make it too. */
 async function makeTemplate(
   template: string,
   binaries: PostgresBinaries,
