@@ -105,7 +105,7 @@ function conditions(isLimited: boolean, megabytes: number): string {
   return (
     `${megabytes} MB of WAL of pgbench from just after a checkpoint, so that many are images of ` +
     'pages, and of COPY and two index builds of as many rows; all servers on the same cores, over ' +
-    `TCP on loopback; ${limited}; all that the downstream reads is counted, the greeting too`
+    `TCP on loopback; ${limited}; all that the downstream reads is counted`
   );
 }
 
