@@ -20,6 +20,7 @@ interface Waiter<T> {
 export class Watermark<T extends bigint> {
   #value: T;
   readonly #waiters = new Set<Waiter<T>>();
+  readonly #listeners: (() => void)[] = [];
 
   constructor(value: T) {
     this.#value = value;
@@ -35,6 +36,12 @@ export class Watermark<T extends bigint> {
     if (value === this.#value) return;
     this.#value = value;
     for (const waiter of this.#waiters) if (waiter.position < value) waiter.wake();
+    for (const listener of this.#listeners) listener();
+  }
+
+  /** Calls `listener` at each advance, for as long as the watermark lives. */
+  listen(listener: () => void): void {
+    this.#listeners.push(listener);
   }
 
   /**

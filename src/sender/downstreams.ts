@@ -10,6 +10,7 @@ import type { LinkCompression } from '../protocol/node-parameters.ts';
 import type { ReplicationSlot, ReplicationSlots } from '../store/replication-slots.ts';
 import { INVALID_LSN, type Lsn, type TimelineId } from '../wal/lsn.ts';
 import { DivergedDownstreams } from './diverged-downstreams.ts';
+import { LiveFeeds } from './live-feed.ts';
 import { WalFrames } from './wal-frames.ts';
 
 /** As in pg_stat_replication; a session that is not streaming is in `startup`. */
@@ -53,6 +54,8 @@ export class DownstreamTable {
   readonly diverged = new DivergedDownstreams();
   /** Compressed WAL, made once for all of them. */
   readonly frames = new WalFrames();
+  /** Sends what comes to all of them that have what came before. */
+  readonly live = new LiveFeeds();
   #replayed: Lsn = INVALID_LSN;
 
   constructor(slots: ReplicationSlots) {

@@ -13,6 +13,7 @@ import { encodeWalDataFrame } from '../protocol/replication-messages.ts';
 import type { WalChunk } from '../store/wal-blocks.ts';
 import { type Lsn, advance, alignDown, minLsn } from '../wal/lsn.ts';
 import { PAGE_BYTES } from '../wal/page.ts';
+import type { LiveFeed } from './live-feed.ts';
 import type { WalSource } from './wal-source.ts';
 
 /** The most WAL in one message: 16 pages, as MAX_SEND_SIZE in walsender.c. */
@@ -31,18 +32,32 @@ export interface WalFeedOptions {
   onCaughtUp: () => void;
 }
 
-/** Sends until `until` is reached; rejects with what the source or the connection says. */
+/**
+ * Sends until `until` is reached; rejects with what the source or the connection says. What comes
+ * after all there is was sent is left to `live`, if it is given: it sends to all who are so far.
+ */
 export async function feedWal(
   source: WalSource,
   connection: Connection,
   { start, until, clock, signal, onSent, onCaughtUp }: WalFeedOptions,
+  live?: LiveFeed,
 ): Promise<void> {
   let sent = start;
+  const follow = async (feed: LiveFeed): Promise<void> => {
+    const note = (position: Lsn): void => {
+      sent = position;
+      onSent(position);
+    };
+    await feed.follow(connection, { sent, signal, until, onSent: note });
+    await connection.settled();
+  };
   while (sent < until) {
     const walEnd = minLsn(source.served.value, until);
     if (sent >= walEnd) {
       onCaughtUp();
-      await source.served.waitPast(sent, { timeoutMs: Number.POSITIVE_INFINITY, clock, signal });
+      const forever = { timeoutMs: Number.POSITIVE_INFINITY, clock, signal };
+      if (live === undefined) await source.served.waitPast(sent, forever);
+      else await follow(live);
       continue;
     }
     signal.throwIfAborted();

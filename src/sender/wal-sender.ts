@@ -317,8 +317,11 @@ export class WalSender {
       },
     };
     try {
-      if (zstd === undefined) await feedWal(source, this.#connection, options);
-      else {
+      if (zstd === undefined) {
+        const isLive = source.served === store.served;
+        const live = isLive ? downstreams.live.of(source, clock) : undefined;
+        await feedWal(source, this.#connection, options, live);
+      } else {
         const compressor = { zstd, frames: downstreams.frames };
         await feedCompressedWal(source, this.#connection, compressor, options);
       }
