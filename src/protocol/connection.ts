@@ -11,6 +11,7 @@ import { SQLSTATE, WalcadeError, describeSystemError } from '../base/errors.ts';
 import { type Message, type MessageLimits, MessageReader } from './message-reader.ts';
 
 const READ_AHEAD_BYTES = 1024 * 1024;
+const NOTHING = new Uint8Array(0);
 
 /** The other side went away, or the network between. */
 export class ConnectionLost extends WalcadeError {}
@@ -34,6 +35,12 @@ export interface ConnectionOptions {
   inPlace?: boolean;
 }
 
+interface Consumer {
+  take(messages: readonly Message[]): boolean;
+  resolve(): void;
+  reject(error: unknown): void;
+}
+
 export class Connection {
   readonly #socket: Duplex;
   readonly #reader: MessageReader;
@@ -46,6 +53,7 @@ export class Connection {
   #readingEnds: Error | undefined;
   readonly #pendingSends = new Set<() => void>();
   #waiting: { resolve(): void; reject(error: Error): void } | undefined;
+  #consumer: Consumer | undefined;
 
   constructor(socket: Duplex, options: ConnectionOptions) {
     const { limits, lostMessage, readAhead, inPlace = false } = options;
@@ -100,7 +108,22 @@ export class Connection {
     return message;
   }
 
-  /** Gives back messages that `read` returned and nobody has dealt with. */
+  /**
+   * Hands messages to `take` as they arrive, in order, without a turn between: they are valid during
+   * the call. Resolves when `take` says that it wants no more for now, rejects as `read` does and
+   * with what `take` throws; nothing is read then until somebody reads or consumes again.
+   */
+  consume(take: (messages: readonly Message[]) => boolean): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const reason = this.#readingEnds ?? (this.#queue.length === 0 ? this.#failure : undefined);
+      if (reason !== undefined) return reject(reason);
+      this.#consumer = { take, resolve, reject };
+      if (this.#queue.length > 0) this.#giveToConsumer(this.#consumer);
+      else this.#resumeReading();
+    });
+  }
+
+  /** Gives back messages that were taken and nobody has dealt with. */
   unread(messages: readonly Message[]): void {
     this.#queue = [...messages, ...this.#queue];
     for (const message of messages) this.#queuedBytes += queuedBytesOf(message);
@@ -109,9 +132,7 @@ export class Connection {
   /** Makes the pending `read` and all later ones reject with `reason`; sending goes on. */
   stopReading(reason: Error): void {
     this.#readingEnds = reason;
-    const waiting = this.#waiting;
-    this.#waiting = undefined;
-    waiting?.reject(reason);
+    this.#rejectReaders(reason);
   }
 
   /** Writes `bytes`; resolves once the operating system has them, rejects if it never will. */
@@ -136,6 +157,21 @@ export class Connection {
       this.#socket.write(bytes[last], taken);
       this.#socket.uncork();
     });
+  }
+
+  /**
+   * Writes `bytes`; whether the operating system has taken them, and all before, at once. If not,
+   * `settled` is for the caller to wait for before it writes more.
+   */
+  offer(bytes: Uint8Array): boolean {
+    if (this.#failure !== undefined) return false;
+    this.#socket.write(bytes);
+    return this.#socket.writableLength === 0;
+  }
+
+  /** Resolves once the operating system has all that was offered; rejects if it never will. */
+  settled(): Promise<void> {
+    return this.send(NOTHING);
   }
 
   /**
@@ -166,6 +202,10 @@ export class Connection {
       this.#fail(error as Error);
       return;
     }
+    if (this.#consumer !== undefined) {
+      if (this.#queue.length > 0) this.#giveToConsumer(this.#consumer);
+      return;
+    }
     for (let i = before; i < this.#queue.length; i++) {
       this.#queuedBytes += queuedBytesOf(this.#queue[i] as Message);
     }
@@ -174,6 +214,27 @@ export class Connection {
     const waiting = this.#waiting;
     this.#waiting = undefined;
     waiting?.resolve();
+  }
+
+  #giveToConsumer(consumer: Consumer): void {
+    const messages = this.#queue;
+    this.#queue = [];
+    this.#queuedBytes = 0;
+    try {
+      if (consumer.take(messages)) return this.#resumeReading();
+      consumer.resolve();
+    } catch (error) {
+      consumer.reject(error);
+    }
+    this.#consumer = undefined;
+    this.#socket.pause();
+  }
+
+  #rejectReaders(reason: Error): void {
+    this.#waiting?.reject(reason);
+    this.#consumer?.reject(reason);
+    this.#waiting = undefined;
+    this.#consumer = undefined;
   }
 
   /** Resolves once there is a message to read. */
@@ -205,7 +266,8 @@ export class Connection {
 
   /** Reads on if there is room; in place, only when what was read before is done with. */
   #resumeReading(): void {
-    const isWanted = this.#readAheadBytes > 0 || this.#waiting !== undefined;
+    const isAwaited = this.#waiting !== undefined || this.#consumer !== undefined;
+    const isWanted = this.#readAheadBytes > 0 || isAwaited;
     if (!isWanted || this.#queuedBytes > this.#readAheadBytes) return;
     if (this.#socket.isPaused()) this.#socket.resume();
   }
@@ -221,9 +283,7 @@ export class Connection {
   #fail(error: Error): void {
     if (this.#failure !== undefined) return;
     this.#failure = error;
-    const waiting = this.#waiting;
-    this.#waiting = undefined;
-    waiting?.reject(error);
+    this.#rejectReaders(error);
     for (const abandon of this.#pendingSends) abandon();
     this.#pendingSends.clear();
     this.#closed.abort(error);

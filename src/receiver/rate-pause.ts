@@ -37,6 +37,11 @@ export class RatePause {
     this.#counted = options.readBytes();
   }
 
+  /** Whether there is a limit, so that `pass` is to be called after each read. */
+  get isLimited(): boolean {
+    return this.#options.bytesPerSecond() > 0;
+  }
+
   /** Waits as long as what was read demands; `onPause` is called before each wait. */
   async pass(onPause: () => void, signal: AbortSignal): Promise<void> {
     for (;;) {

@@ -36,6 +36,23 @@ export function isReportDue(
 }
 
 /**
+ * Where syncs are fast, what is only written is not told by itself: the same position is told as
+ * durable a moment later, and each message has to be taken by the upstream beside its commits.
+ * Commits that wait for the write alone (remote_write) wait for no slow sync.
+ */
+export function isWriteHeld(
+  last: ReportedPositions | undefined,
+  current: ReportedPositions,
+  { syncMs, isOverdue }: { syncMs: number; isOverdue: boolean },
+): boolean {
+  if (last === undefined || isOverdue || syncMs > FAST_SYNC_MS) return false;
+  const isWriteAlone = last.flush === current.flush && last.apply === current.apply;
+  return isWriteAlone && last.write !== current.write;
+}
+
+const FAST_SYNC_MS = 2;
+
+/**
  * Feedback is sent once on each connection, also when it asks for nothing: that clears what an
  * earlier connection left. After that, at most once an interval, and nothing only once.
  */

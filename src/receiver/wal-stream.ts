@@ -9,7 +9,6 @@
  */
 import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
-import { Condition } from '../base/condition.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { endTogether } from '../base/task-group.ts';
 import { BACKEND, COPY_DONE, decodeParameterStatus } from '../protocol/backend-messages.ts';
@@ -23,25 +22,15 @@ import {
   type WalDataHeader,
   decodeKeepalive,
   decodeWalDataHeader,
-  encodeHotStandbyFeedback,
-  encodeStatusUpdate,
 } from '../protocol/replication-messages.ts';
 import type { WalStore } from '../store/wal-store.ts';
-import { type Lsn, distance, formatLsn, minLsn } from '../wal/lsn.ts';
+import { type Lsn, distance, formatLsn } from '../wal/lsn.ts';
 import type { RatePause } from './rate-pause.ts';
 import { type StreamEnd, parseTimelineEnd } from './stream-end.ts';
 import type { StoredOverlap } from './stored-overlap.ts';
-import {
-  type Feedback,
-  type ReportTimes,
-  type ReportedPositions,
-  isFeedbackDue,
-  isFeedbackLookDue,
-  isReportDue,
-} from './status-report.ts';
+import { UpstreamReports, type UpstreamReportsOptions } from './upstream-reports.ts';
 
 const BACKLOG_BYTES_MAX = 8 * 1024 * 1024;
-const BLOCKED_REPORT_INTERVAL_MS = 1000;
 const DISK_TIMEOUT_MS = 30_000;
 const DISK_TIMEOUT_MS_MIN = 10_000;
 
@@ -52,9 +41,9 @@ export interface StreamSettings {
   statusIntervalMs: number;
 }
 
-export interface WalStreamOptions {
+export interface WalStreamOptions
+  extends Omit<UpstreamReportsOptions, 'connection' | 'statusIntervalMs'> {
   client: ReplicationClient;
-  store: WalStore;
   /** What the stream begins with and the store has already. */
   overlap?: StoredOverlap | undefined;
   /** Reads compressed WAL, if the upstream has agreed to send any. */
@@ -63,16 +52,7 @@ export interface WalStreamOptions {
   rate: RatePause;
   /** Told of each piece of WAL, by its length. */
   onWal: (bytes: number) => void;
-  clock: Clock;
   settings: () => StreamSettings;
-  /** What the attached server has replayed: 0/0 for a relay, which replays nothing. */
-  apply: () => Lsn;
-  /** Notified when `apply` gives something else. */
-  applyChanged: Condition;
-  /** What everything below this node asks to be kept. */
-  feedback: () => Feedback;
-  /** Notified when `feedback` may give something else. */
-  feedbackChanged: Condition;
   /** Told of each setting that the upstream reports as changed; what it throws ends the stream. */
   onParameter: (parameter: { name: string; value: string }) => void;
   /** Told of each message's walEnd and time of sending. */
@@ -84,29 +64,26 @@ export class UpstreamStream {
   readonly #store: WalStore;
   readonly #clock: Clock;
   readonly #options: WalStreamOptions;
-  readonly #wanted = new Condition();
+  readonly #reports: UpstreamReports;
   #lastReceivedMs: number;
-  #replyWanted = false;
   #askedForReply = false;
-  #isBlocked = false;
   /** The rest of a CopyData message is WAL. */
   #insideWalData = false;
-  #reported: ReportedPositions | undefined;
-  #reportedFeedback: Feedback | undefined;
-  #reportedMs = 0;
-  #feedbackMs = 0;
-  #feedbackLookMs = Number.NEGATIVE_INFINITY;
-  #hasNewFeedback = true;
-  /** Something has changed since the reports last looked. */
-  #hasNews = false;
+  #isCopyDone = false;
   #end: StreamEnd | undefined;
 
   constructor(options: WalStreamOptions) {
+    const { client, clock, settings } = options;
     this.#options = options;
-    this.#client = options.client;
+    this.#client = client;
     this.#store = options.store;
-    this.#clock = options.clock;
-    this.#lastReceivedMs = options.clock.monotonicMs();
+    this.#clock = clock;
+    this.#reports = new UpstreamReports({
+      ...options,
+      connection: client.connection,
+      statusIntervalMs: () => settings().statusIntervalMs,
+    });
+    this.#lastReceivedMs = clock.monotonicMs();
   }
 
   /** Streams until the upstream ends it; rejects if it breaks, with `signal.reason` on abort. */
@@ -114,7 +91,7 @@ export class UpstreamStream {
     try {
       await endTogether(signal, [
         (group) => this.#intake(group),
-        (group) => this.#report(group),
+        (group) => this.#reports.run(group),
         (group) => this.#supervise(group),
         (group) => this.#options.rate.watch(group),
       ]);
@@ -137,21 +114,30 @@ export class UpstreamStream {
   }
 
   async #takeAll(signal: AbortSignal): Promise<void> {
-    const { connection } = this.#client;
     while (this.#end === undefined) {
-      const messages = await connection.read();
-      this.#lastReceivedMs = this.#clock.monotonicMs();
-      this.#askedForReply = false;
-      for (const [index, message] of messages.entries()) {
-        this.#take(message);
-        if (message.type !== BACKEND.COPY_DONE) continue;
-        connection.unread(messages.slice(index + 1));
+      await this.#client.connection.consume((messages) => this.#takeArrived(messages));
+      if (this.#isCopyDone) {
         this.#end = await this.#finishTimeline();
         return;
       }
       await this.#waitForDisk(signal);
       await this.#keepToRate(signal);
     }
+  }
+
+  /** Whether the stream goes on at once with what comes next. */
+  #takeArrived(messages: readonly Message[]): boolean {
+    this.#lastReceivedMs = this.#clock.monotonicMs();
+    this.#askedForReply = false;
+    for (const [index, message] of messages.entries()) {
+      this.#take(message);
+      if (message.type !== BACKEND.COPY_DONE) continue;
+      this.#isCopyDone = true;
+      this.#client.connection.unread(messages.slice(index + 1));
+      return false;
+    }
+    const isHeldBack = this.#backlogBytes > BACKLOG_BYTES_MAX || this.#options.rate.isLimited;
+    return this.#end === undefined && !isHeldBack;
   }
 
   #take(message: Message): void {
@@ -181,9 +167,7 @@ export class UpstreamStream {
     } else if (kind === REPLICATION_MESSAGE.KEEPALIVE) {
       const { walEnd, sentAt, replyRequested } = decodeKeepalive(body);
       this.#options.onUpstreamPosition(walEnd, sentAt);
-      if (!replyRequested) return;
-      this.#replyWanted = true;
-      this.#wake();
+      if (replyRequested) this.#reports.replySoon();
     } else {
       throw new WalcadeError(
         SQLSTATE.PROTOCOL_VIOLATION,
@@ -231,113 +215,34 @@ export class UpstreamStream {
     return parseTimelineEnd(this.#store.timeline, await this.#client.results());
   }
 
+  /** What was received and is not written yet. */
+  get #backlogBytes(): number {
+    return distance(this.#store.written, this.#store.received);
+  }
+
   async #waitForDisk(signal: AbortSignal): Promise<void> {
     const store = this.#store;
-    const backlog = (): number => distance(store.written, store.received);
-    if (backlog() <= BACKLOG_BYTES_MAX) return;
-    this.#isBlocked = true;
-    this.#wake();
-    while (backlog() > BACKLOG_BYTES_MAX / 2) {
+    if (this.#backlogBytes <= BACKLOG_BYTES_MAX) return;
+    this.#reports.isBlocked = true;
+    while (this.#backlogBytes > BACKLOG_BYTES_MAX / 2) {
       if (store.failure !== undefined) throw store.failure;
       await store.progress.wait(signal);
     }
-    this.#isBlocked = false;
-    this.#lastReceivedMs = this.#clock.monotonicMs();
+    this.#goOnReading();
   }
 
   /** Reads no more than max_rate allows; reports go on, as when the disk is slow. */
   async #keepToRate(signal: AbortSignal): Promise<void> {
-    await this.#options.rate.pass(() => {
-      this.#isBlocked = true;
-      this.#wake();
-    }, signal);
-    if (!this.#isBlocked) return;
-    this.#isBlocked = false;
+    const onPause = (): void => {
+      this.#reports.isBlocked = true;
+    };
+    await this.#options.rate.pass(onPause, signal);
+    if (this.#reports.isBlocked) this.#goOnReading();
+  }
+
+  #goOnReading(): void {
+    this.#reports.isBlocked = false;
     this.#lastReceivedMs = this.#clock.monotonicMs();
-  }
-
-  async #report(signal: AbortSignal): Promise<void> {
-    const stopListening = this.#store.progress.listen(() => this.#wake());
-    const stopListeningToReplay = this.#options.applyChanged.listen(() => this.#wake());
-    const stopListeningBelow = this.#options.feedbackChanged.listen(() => {
-      this.#hasNewFeedback = true;
-      this.#wake();
-    });
-    try {
-      for (;;) {
-        if (this.#store.failure !== undefined) throw this.#store.failure;
-        this.#hasNews = false;
-        await this.#sendWhatIsDue();
-        if (this.#hasNews) continue;
-        await this.#wanted.waitAtMost(this.#untilNextReportMs(), this.#clock, signal);
-      }
-    } finally {
-      stopListening();
-      stopListeningToReplay();
-      stopListeningBelow();
-    }
-  }
-
-  /** Lets the reports look again; also what happens while one is being sent is not missed. */
-  #wake(): void {
-    this.#hasNews = true;
-    this.#wanted.notify();
-  }
-
-  #untilNextReportMs(): number {
-    if (this.#isBlocked) return BLOCKED_REPORT_INTERVAL_MS;
-    const { statusIntervalMs } = this.#options.settings();
-    return Math.max(statusIntervalMs || BLOCKED_REPORT_INTERVAL_MS, 1);
-  }
-
-  async #sendWhatIsDue(): Promise<void> {
-    const { statusIntervalMs } = this.#options.settings();
-    const nowMs = this.#clock.monotonicMs();
-    const positions = this.#positions();
-    const intervalMs = this.#isBlocked ? BLOCKED_REPORT_INTERVAL_MS : statusIntervalMs;
-    const times = { nowMs, lastReportMs: this.#reportedMs, intervalMs };
-    if (this.#replyWanted || isReportDue(this.#reported, positions, times)) {
-      this.#replyWanted = false;
-      await this.#sendStatus(positions, { replyRequested: false });
-    }
-    await this.#sendFeedbackIfDue({
-      nowMs,
-      lastReportMs: this.#feedbackMs,
-      intervalMs: statusIntervalMs,
-    });
-  }
-
-  /** Looks at the downstreams only when one of them has changed, or once an interval. */
-  async #sendFeedbackIfDue(times: ReportTimes): Promise<void> {
-    const { nowMs } = times;
-    const isIntervalOver = isFeedbackLookDue({ ...times, lastReportMs: this.#feedbackLookMs });
-    if (!isIntervalOver && !this.#hasNewFeedback) return;
-    this.#hasNewFeedback = false;
-    if (isIntervalOver) this.#feedbackLookMs = nowMs;
-    const feedback = this.#options.feedback();
-    if (isFeedbackDue(this.#reportedFeedback, feedback, times)) {
-      this.#reportedFeedback = feedback;
-      this.#feedbackMs = nowMs;
-      const sentAt = this.#clock.timestampUs();
-      await this.#client.connection.send(encodeHotStandbyFeedback({ ...feedback, sentAt }));
-    }
-  }
-
-  #positions(): ReportedPositions {
-    const { written, flushed } = this.#store;
-    // An attached server may replay what is written here before it is durable.
-    return { write: written, flush: flushed, apply: minLsn(this.#options.apply(), flushed) };
-  }
-
-  async #sendStatus(
-    positions: ReportedPositions,
-    { replyRequested }: { replyRequested: boolean },
-  ): Promise<void> {
-    this.#reported = positions;
-    this.#reportedMs = this.#clock.monotonicMs();
-    const sentAt = this.#clock.timestampUs();
-    const update = encodeStatusUpdate({ ...positions, sentAt, replyRequested });
-    await this.#client.connection.send(update);
   }
 
   /** Ends the stream when the upstream is silent for too long, or the disk does not answer. */
@@ -346,7 +251,7 @@ export class UpstreamStream {
       const { timeoutMs } = this.#options.settings();
       await this.#clock.sleep(timeoutMs > 0 ? Math.min(timeoutMs / 10, 1000) : 1000, signal);
       this.#checkDisk(timeoutMs);
-      if (timeoutMs === 0 || this.#isBlocked) continue;
+      if (timeoutMs === 0 || this.#reports.isBlocked) continue;
       const silentMs = this.#clock.monotonicMs() - this.#lastReceivedMs;
       if (silentMs >= timeoutMs) {
         throw new WalcadeError(
@@ -357,14 +262,14 @@ export class UpstreamStream {
       }
       if (silentMs >= timeoutMs / 2 && !this.#askedForReply) {
         this.#askedForReply = true;
-        await this.#sendStatus(this.#positions(), { replyRequested: true });
+        this.#reports.askForReply();
       }
     }
   }
 
   /** A receiver that stays and answers while its disk hangs would block the primary's shutdown. */
   #checkDisk(timeoutMs: number): void {
-    const { busyMs } = this.#store;
+    const { busyMs } = this.#store.diskTimes;
     if (busyMs < diskTimeoutMs(timeoutMs)) return;
     throw new WalcadeError(
       SQLSTATE.IO_ERROR,
@@ -375,8 +280,8 @@ export class UpstreamStream {
 
   /** What became durable while the stream ended is told at last: the upstream may wait for it. */
   async #reportLast(): Promise<void> {
-    if (this.#client.connection.closed.aborted || this.#end?.kind === 'timeline-ended') return;
-    await this.#sendStatus(this.#positions(), { replyRequested: false }).catch(() => {});
+    const hasEnded = this.#client.connection.closed.aborted || this.#end?.kind === 'timeline-ended';
+    if (!hasEnded) await this.#reports.sendLast();
   }
 }
 

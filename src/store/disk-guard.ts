@@ -11,6 +11,7 @@ export class DiskGuard {
   readonly #onFailure: () => void;
   readonly #running = new Set<{ startMs: number }>();
   #lost: FsyncFailed | undefined;
+  #syncMs = 0;
 
   /** `onFailure` is called when something that was to be durable has failed. */
   constructor(clock: Clock, onFailure: () => void) {
@@ -32,6 +33,11 @@ export class DiskGuard {
     return this.#lost;
   }
 
+  /** How long what was last made durable took, in milliseconds. */
+  get syncMs(): number {
+    return this.#syncMs;
+  }
+
   /** Runs `action` while its time is taken; ends as it does. */
   async run(action: () => Promise<void>): Promise<void> {
     const run = { startMs: this.#clock.monotonicMs() };
@@ -45,8 +51,10 @@ export class DiskGuard {
 
   /** As `run`, and remembers that an fsync failed: the next one could succeed without the data. */
   async durably(action: () => Promise<void>): Promise<void> {
+    const startMs = this.#clock.monotonicMs();
     try {
       await this.run(action);
+      this.#syncMs = this.#clock.monotonicMs() - startMs;
     } catch (error) {
       if (error instanceof FsyncFailed) this.#lost = error;
       this.#onFailure();

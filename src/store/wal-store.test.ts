@@ -48,14 +48,14 @@ test('WAL is served once it is written, before it is durable', async () => {
 
 test('a disk that does not answer shows in how long it has been busy', async () => {
   const { node, release } = await withStuck('sync');
-  assert.equal(node.store.busyMs, 0);
+  assert.equal(node.store.diskTimes.busyMs, 0);
   node.append(wal, endOf(1));
   await settled();
   node.clock.elapsedMs += 30_000;
-  assert.equal(node.store.busyMs, 30_000);
+  assert.equal(node.store.diskTimes.busyMs, 30_000);
   release();
   await node.store.drained(node.ended);
-  assert.equal(node.store.busyMs, 0);
+  assert.equal(node.store.diskTimes.busyMs, 0);
   await node.stop();
 });
 
@@ -65,10 +65,10 @@ test('a control file that does not answer shows in how long the disk has been bu
   node.append(MANY.wal, advance(START, MB + 1_000));
   await settled();
   node.clock.elapsedMs += 30_000;
-  assert.equal(node.store.busyMs, 30_000);
+  assert.equal(node.store.diskTimes.busyMs, 30_000);
   release();
   await node.store.drained(node.ended);
-  assert.equal(node.store.busyMs, 0);
+  assert.equal(node.store.diskTimes.busyMs, 0);
   await node.stop();
 });
 

@@ -19,22 +19,14 @@ import type { Log } from '../base/log.ts';
 import { endTogether } from '../base/task-group.ts';
 import { Watermark } from '../base/watermark.ts';
 import { type TimelineHistory, beginOf, fileTimelineOf } from '../wal/history.ts';
-import {
-  type Lsn,
-  type TimelineId,
-  advance,
-  alignDown,
-  distance,
-  maxLsn,
-  minLsn,
-} from '../wal/lsn.ts';
-import { PAGE_BYTES } from '../wal/page.ts';
+import { type Lsn, type TimelineId, advance, distance, maxLsn, minLsn } from '../wal/lsn.ts';
 import { segmentStart } from '../wal/segment.ts';
 import type { WalWalker } from '../wal/walker.ts';
 import { type Branch, makeBranch } from './branching.ts';
 import type { ControlFile } from './control-file.ts';
 import { DiskGuard } from './disk-guard.ts';
 import { diskRefusal } from './disk-refusal.ts';
+import { servedEnd } from './served-end.ts';
 import type { SegmentReader } from './segment-reader.ts';
 import type { SegmentRemoval } from './segment-removal.ts';
 import type { SegmentWriter } from './segment-writer.ts';
@@ -68,6 +60,8 @@ export class WalStore {
   #history: TimelineHistory;
   #served: Watermark<Lsn>;
   readonly #arrived = new Condition();
+  /** Notified when there is something to sync. */
+  readonly #wrote = new Condition();
   /** Notified whenever `written`, `flushed` or `failure` has changed. */
   readonly progress = new Condition();
   /** Notified when the store goes on with another timeline. */
@@ -81,7 +75,7 @@ export class WalStore {
   private constructor(options: WalStoreOptions, parts: StoredWal) {
     const { walker, history, reader, writer, blocks, removal } = parts;
     this.#log = options.log;
-    this.#disk = new DiskGuard(options.clock, () => this.progress.notify());
+    this.#disk = new DiskGuard(options.clock, () => this.#wasLost());
     this.#notes = new StoreNotes(options.control, this.#disk);
     this.#read = readStored(reader, () => this.#history);
     this.#writer = writer;
@@ -163,9 +157,9 @@ export class WalStore {
     return this.#needsRewind || this.#failure !== undefined;
   }
 
-  /** For how long the oldest write or sync that runs now has been running, in milliseconds. */
-  get busyMs(): number {
-    return this.#disk.busyMs;
+  /** How long it takes. */
+  get diskTimes(): Pick<DiskGuard, 'busyMs' | 'syncMs'> {
+    return this.#disk;
   }
 
   /**
@@ -322,8 +316,8 @@ export class WalStore {
         await this.#disk.run(() => this.#writeNext());
       } catch (error) {
         this.#failure = diskRefusal(error, 'write');
+        this.progress.notify();
       }
-      this.progress.notify();
       if (this.#written % BigInt(this.segmentBytes) !== 0n) continue;
       while (this.#flushed < this.#written) await this.progress.wait(signal);
     }
@@ -334,15 +328,16 @@ export class WalStore {
     const { segmentBytes } = this;
     const segmentEnd = advance(segmentStart(this.#written, segmentBytes), segmentBytes);
     const end = minLsn(this.received, segmentEnd);
-    const provenBefore = minLsn(this.#walker.proven, end);
+    const provenBefore = this.#walker.proven;
     const unwritten = this.#blocks.unwritten(this.#written, end);
     await this.#writer.write(this.timeline, this.#written, unwritten);
     this.#written = end;
-    // More may have been proven meanwhile than was written: no cut inside a record but at a page.
-    const { proven } = this.#walker;
-    const safe = proven <= end ? proven : maxLsn(provenBefore, alignDown(end, PAGE_BYTES));
-    this.#served.advance(maxLsn(this.#served.value, safe));
+    // The sync begins before anything is done with the WAL: it takes longer than that.
+    this.#wrote.notify();
+    const served = servedEnd(end, { proven: this.#walker.proven, provenBefore });
+    this.#served.advance(maxLsn(this.#served.value, served));
     this.#blocks.dropWritten(end);
+    this.progress.notify();
   }
 
   async #flush(signal: AbortSignal): Promise<void> {
@@ -350,7 +345,7 @@ export class WalStore {
       signal.throwIfAborted();
       if (this.#disk.lost !== undefined) throw this.#disk.lost;
       if (this.#flushed === this.#written) {
-        await this.progress.wait(signal);
+        await this.#wrote.wait(signal);
         continue;
       }
       try {
@@ -363,6 +358,11 @@ export class WalStore {
         await this.progress.wait(signal);
       }
     }
+  }
+
+  #wasLost(): void {
+    this.#wrote.notify();
+    this.progress.notify();
   }
 
   async #syncTo(target: Lsn): Promise<void> {
