@@ -64,8 +64,8 @@ async function run({ tree, choose, alternate }: BenchContext): Promise<string> {
   }
   return (
     `a commit of one row every ${PAUSE_MS} ms, ${seconds} s a run; from its arrival at a reader ` +
-    'on the primary to that at a reader on the last of the chain, both in one process; each chain ' +
-    'has a primary of its own, which rests while the other is measured'
+    'on the primary to that at a reader on the last of the chain, both in one process; each ' +
+    'chain has a primary of its own, which rests while the other is measured'
   );
 }
 

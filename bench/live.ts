@@ -28,8 +28,8 @@ const PRIMARY = 'PostgreSQL primary itself';
 export const live: Bench = {
   name: 'live',
   question:
-    "When 100 readers follow pgbench, how long is it from the primary's flush to the last of them, " +
-    'and what does it cost, below a node and below a cascading standby?',
+    "When 100 readers follow pgbench, how long is it from the primary's flush to the last of " +
+    'them, and what does it cost, below a node and below a cascading standby?',
   aims: [
     { what: WHAT, unit: TAIL, of: { side: POSTGRES }, atMost: 1 },
     { what: WHAT, unit: SENDING, of: { side: POSTGRES }, atMost: 0.5 },
