@@ -5,7 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { waitFor } from '../../test/harness/wait.ts';
-import { type RewindOptions, describeSaid, hasRewind, runRewind } from './pg-rewind.ts';
+import {
+  type RewindOptions,
+  describeSaid,
+  hasRewind,
+  recoverFromCrash,
+  runRewind,
+} from './pg-rewind.ts';
 
 test('pg_rewind is there if it can be run', async (t) => {
   const { target, program } = await makeTarget(t, 'exit 0');
@@ -24,6 +30,16 @@ test('it is told what to copy from where, and the password where nobody sees it'
   await runRewind(target, { ...OPTIONS, password: 'secret', dryRun: true });
   const said = await readFile(join(directory, 'pg_rewind.args'), 'utf8');
   assert.equal(said, "-D /srv/data --source-server=host='db1' -n\nsecret\n");
+});
+
+// A postgresql.conf with data_directory, as Debian makes it, had another cluster recover.
+test('a crash recovery is that of the data directory, whatever its configuration says', async (t) => {
+  const { target, directory } = await makeTarget(t, 'exit 0');
+  const server = join(directory, 'postgres');
+  await writeFile(server, '#!/bin/sh\necho "$*" > "$0.args"\n', { mode: 0o755 });
+  await recoverFromCrash(target, OPTIONS.signal);
+  const said = await readFile(`${server}.args`, 'utf8');
+  assert.match(said, /^--single -D \/srv\/data .*-c data_directory=\/srv\/data .*template1\n$/);
 });
 
 test('what it said of its failure is told', async (t) => {

@@ -59,7 +59,11 @@ export async function runRewind(
  * where it needs that. Throws as runRewind().
  */
 export async function recoverFromCrash(target: RewindTarget, signal: AbortSignal): Promise<void> {
-  const args = ['--single', '-D', target.dataDirectory, '-c', 'logging_collector=off', 'template1'];
+  const { dataDirectory } = target;
+  // Debian's postgresql.conf names the primary's own directory, which may be another cluster's.
+  const settings = [`data_directory=${dataDirectory}`, 'logging_collector=off'];
+  const options = settings.flatMap((setting) => ['-c', setting]);
+  const args = ['--single', '-D', dataDirectory, ...options, 'template1'];
   await runProgram(target, { name: 'postgres', args, environment: {}, signal });
 }
 
