@@ -4,7 +4,7 @@ import fs from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { changeParameter } from './conf-change.ts';
+import { changeParameter, checkChange } from './conf-change.ts';
 
 const CONF = `# the upstream
 primary_conninfo = 'host=a password=''secret'''  # since Monday
@@ -49,10 +49,13 @@ test('what an included file would override is refused, and nothing is changed', 
   const text = `${CONF}include 'more.conf'\n`;
   const more = "primary_conninfo = 'host=c'\n";
   const { directory, conf } = await nodeWith(t, { 'walcade.conf': text, 'more.conf': more });
-  await assert.rejects(changeParameter(directory, 'primary_conninfo', 'host=b'), {
-    sqlstate: 'F0000',
-    message: 'parameter "primary_conninfo" is set in a file that "walcade.conf" includes',
-  });
+  for (const change of [checkChange, changeParameter]) {
+    await assert.rejects(change(directory, 'primary_conninfo', 'host=b'), {
+      sqlstate: 'F0000',
+      message: 'parameter "primary_conninfo" is set in a file that "walcade.conf" includes',
+    });
+  }
+  await checkChange(directory, 'port', '4003');
   assert.equal(await fs.readFile(conf, 'utf8'), text);
 });
 

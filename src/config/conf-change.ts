@@ -19,6 +19,20 @@ export async function changeParameter(
   name: string,
   value: string,
 ): Promise<void> {
+  const { path, text, changed } = await readChange(directory, name, value);
+  if (changed !== text) await replaceFile(await realpath(path), changed);
+}
+
+/** Throws what changeParameter() would before it changes anything. */
+export async function checkChange(directory: string, name: string, value: string): Promise<void> {
+  await readChange(directory, name, value);
+}
+
+async function readChange(
+  directory: string,
+  name: string,
+  value: string,
+): Promise<{ path: string; text: string; changed: string }> {
   const path = resolve(directory, CONF_FILE_NAME);
   const text = await accessing('read file', path, () => readFile(path, 'utf8'));
   const changed = setParameter(text, name, value);
@@ -26,7 +40,7 @@ export async function changeParameter(
     file === path ? changed : readFile(file, 'utf8');
   const config = await loadConfig(directory, { readText });
   if (showConfig(config, name) !== value) throw overridden(name);
-  if (changed !== text) await replaceFile(await realpath(path), changed);
+  return { path, text, changed };
 }
 
 async function replaceFile(path: string, text: string): Promise<void> {

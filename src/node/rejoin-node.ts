@@ -10,7 +10,7 @@
 import fs from 'node:fs/promises';
 import { assert } from '../base/assert.ts';
 import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
-import { changeParameter } from '../config/conf-change.ts';
+import { changeParameter, checkChange } from '../config/conf-change.ts';
 import { makeStandby } from '../postgres/data-directory.ts';
 import { FileChanges } from '../postgres/file-changes.ts';
 import { readRecoveryStart } from '../postgres/recovery-start.ts';
@@ -145,8 +145,11 @@ class Rejoining {
     const connectForSql = (): Promise<ReplicationClient> => this.#connectForSql();
     const parts = { node, upstream, text, connectForSql, signal };
     const proposal = await proposeRejoin(this.#doors.disk, { ...parts, step });
+    for (const [name, value] of this.#confChanges()) {
+      await checkChange(node.directory, name, value);
+    }
+    if (proposal.method === 'base backup') await places.check();
     if (proposal.method !== 'as it is') {
-      await places.check();
       // Once its data were touched, there is no way back.
       const isAgreed =
         !hasUsableData(step) || (await this.#options.confirm(proposal, upstream.facts));
@@ -238,6 +241,8 @@ class Rejoining {
   async #replace(upstream: NewUpstream): Promise<{ store: StoreCourse; bytes: number }> {
     const { node, places, connect, signal } = this.#parts;
     const { tablespaceMapping, onProgress } = this.#options;
+    // What pg_rewind takes back may be where no other data can be put in its place.
+    await places.check();
     const client = await connect();
     let store: StoreCourse | undefined;
     const backup = await replaceByBackup(this.#doors, {
@@ -262,20 +267,24 @@ class Rejoining {
   async #finish(store: StoreCourse): Promise<void> {
     const { node } = this.#parts;
     const { disk } = this.#doors;
-    const { directory, upstream, binDirectory } = this.#options;
-    const { dataDirectory, user, slot = '', config } = node;
+    const { directory } = this.#options;
+    const { dataDirectory, user } = node;
     await noteRejoinStep(disk, directory, 'finishing');
     await removeServerSlots(disk, dataDirectory, user);
     await makeStandby(dataDirectory, new FileChanges(user));
     if (store.kind === 'begins anew') await beginAnew(disk, node, store);
-    await changeParameter(directory, 'primary_conninfo', upstream);
-    if (slot !== config.primarySlotName) {
-      await changeParameter(directory, 'primary_slot_name', slot);
-    }
-    if (binDirectory !== undefined) {
-      await changeParameter(directory, 'postgres_bin_directory', binDirectory);
-    }
+    for (const [name, value] of this.#confChanges()) await changeParameter(directory, name, value);
     await forgetRejoin(disk, directory);
+  }
+
+  /** What walcade.conf is to say in the end. */
+  #confChanges(): (readonly [name: string, value: string])[] {
+    const { upstream, binDirectory } = this.#options;
+    const { slot = '', config } = this.#parts.node;
+    const changes: [string, string][] = [['primary_conninfo', upstream]];
+    if (slot !== config.primarySlotName) changes.push(['primary_slot_name', slot]);
+    if (binDirectory !== undefined) changes.push(['postgres_bin_directory', binDirectory]);
+    return changes;
   }
 }
 

@@ -86,6 +86,10 @@ export async function rewindData(
 
 const ENDED_IN_PEACE: readonly string[] = ['shut down', 'shut down in recovery'];
 
+/** Nothing is left of a copy that fails: no server would ever remove it. */
+const COPY =
+  'cp -- "$1" "$2.walcade" && mv -- "$2.walcade" "$2" || { rm -f -- "$2.walcade"; exit 1; }';
+
 /** It reads from the last checkpoint before the fork on, from the data directory's pg_wal only. */
 async function bringWal(
   { dataDirectory, user }: StoppedNode,
@@ -98,10 +102,9 @@ async function bringWal(
   }
   for (const path of await wal.outsideOfFirst(begin, to)) {
     const target = join(dataDirectory, 'pg_wal', basename(path));
-    const script = 'cp -- "$1" "$2.walcade" && mv -- "$2.walcade" "$2"';
     try {
       // As him whose directory it is: he could have put a link there.
-      await run('/bin/sh', ['-c', script, 'walcade-wal', path, target], { cwd: '/', ...user });
+      await run('/bin/sh', ['-c', COPY, 'walcade-wal', path, target], { cwd: '/', ...user });
     } catch (error) {
       throw fileAccessError(error, 'copy WAL to', target);
     }
