@@ -3,12 +3,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { AttachedState } from '../postgres/attached-server.ts';
 import type { ServerRole } from '../postgres/server-role.ts';
+import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import {
   behindUpstream,
+  isAboutToTell,
   missingBytes,
   promotionProgress,
   promotionRefusal,
+  receivedOf,
 } from './promotion-rules.ts';
 
 const server = (role: ServerRole, state: AttachedState, reason?: string) => ({
@@ -73,3 +76,26 @@ for (const [role, state, takesWrites, wasTaken, progress] of [
     assert.equal(promotionProgress({ role, state }, { takesWrites, wasTaken }), progress);
   });
 }
+
+// A node whose disk was full counted what it had in memory only, and was promoted without it.
+test('what a full disk has refused does not count as received', () => {
+  const positions = { received: parseLsn('0/3000000'), written: parseLsn('0/2000000') };
+  const failure = new WalcadeError(SQLSTATE.DISK_FULL, 'could not write WAL');
+  assert.equal(receivedOf({ ...positions, failure: undefined }), positions.received);
+  assert.equal(receivedOf({ ...positions, failure }), positions.written);
+});
+
+test('an upstream is waited for that has not said how far it is, but may', () => {
+  const upstreamWalEnd = parseLsn('0/3000000');
+  for (const [status, isAbout] of [
+    [{ state: 'streaming' }, true],
+    [{ state: 'connecting' }, true],
+    [{ state: 'streaming', upstreamWalEnd }, false],
+    [{ state: 'connecting', upstreamWalEnd }, false],
+    [{ state: 'connecting', reason: 'Connection refused' }, false],
+    [{ state: 'waiting', reason: 'the archive has no more' }, false],
+    [{ state: 'stopped' }, false],
+  ] as const) {
+    assert.equal(isAboutToTell(status), isAbout, JSON.stringify(status.state));
+  }
+});

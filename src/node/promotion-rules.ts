@@ -1,12 +1,36 @@
 /** Whether a node may be promoted now: decisions of values, and what is said of those against. */
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import type { AttachedStatus } from '../postgres/attached-server.ts';
+import type { ReceiverStatus } from '../receiver/wal-receiver.ts';
 import { INVALID_LSN, type Lsn, distance, formatLsn } from '../wal/lsn.ts';
 
 /** How far the node is, and how far its upstream has said to be. */
 export interface UpstreamLag {
   received: Lsn;
   upstreamWalEnd: Lsn | undefined;
+}
+
+/** How far the node is: what a full disk has refused is in memory only, and lost with a promotion. */
+export function receivedOf({
+  received,
+  written,
+  failure,
+}: {
+  received: Lsn;
+  written: Lsn;
+  failure: WalcadeError | undefined;
+}): Lsn {
+  return failure === undefined ? received : written;
+}
+
+/** Whether the upstream may be there and has not said how far it is: it does so when it streams. */
+export function isAboutToTell({
+  state,
+  reason,
+  upstreamWalEnd,
+}: Pick<ReceiverStatus, 'state' | 'reason' | 'upstreamWalEnd'>): boolean {
+  if (upstreamWalEnd !== undefined) return false;
+  return state === 'streaming' || (state === 'connecting' && reason === undefined);
 }
 
 /** What of the upstream's WAL is not here: it would be lost to the new timeline. */

@@ -21,9 +21,11 @@ import type { Attachment } from './attachment.ts';
 import {
   type UpstreamLag,
   behindUpstream,
+  isAboutToTell,
   missingBytes,
   promotionProgress,
   promotionRefusal,
+  receivedOf,
 } from './promotion-rules.ts';
 import type { UpstreamConnections } from './upstream-connections.ts';
 
@@ -74,13 +76,13 @@ async function catchUp(
   { receiver, store, clock }: PromotionOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const { upstreamWalEnd } = receiver.status;
-  const lag = (): UpstreamLag => ({ received: store.received, upstreamWalEnd });
   const giveUpMs = clock.monotonicMs() + CATCHUP_TIMEOUT_MS;
+  const isLate = (): boolean => clock.monotonicMs() >= giveUpMs;
+  while (isAboutToTell(receiver.status) && !isLate()) await clock.sleep(POLL_MS, signal);
+  const { upstreamWalEnd } = receiver.status;
+  const lag = (): UpstreamLag => ({ received: receivedOf(store), upstreamWalEnd });
   while (missingBytes(lag()) > 0) {
-    if (receiver.status.state !== 'streaming' || clock.monotonicMs() >= giveUpMs) {
-      throw behindUpstream(lag());
-    }
+    if (receiver.status.state !== 'streaming' || isLate()) throw behindUpstream(lag());
     await clock.sleep(POLL_MS, signal);
   }
 }
@@ -90,6 +92,8 @@ class Promotion {
   readonly #attachment: Attachment;
   readonly #server: AttachedServer;
   #wasTaken = false;
+  /** Its request has been made, and nobody has seen the end of it. */
+  #isAsked = false;
 
   constructor(options: PromotionOptions, attachment: Attachment) {
     this.#options = options;
@@ -109,6 +113,7 @@ class Promotion {
       await this.#handOverRest(signal);
       await this.#makeSlot(signal);
       await this.#server.promote();
+      this.#isAsked = true;
       log.log('asked the attached PostgreSQL server to promote itself');
       await this.#untilItTakesWrites(signal);
       log.log('node promoted');
@@ -120,15 +125,15 @@ class Promotion {
     }
   }
 
-  /** All that is proven is to be in the node's files, and if possible with the server. */
+  /** All that was served is to be in the node's files, and if possible with the server. */
   async #handOverRest(signal: AbortSignal): Promise<void> {
     const { store, downstreams, clock, log } = this.#options;
     await store.drained(signal);
-    const { proven } = store;
+    const served = store.served.value;
     const giveUpMs = clock.monotonicMs() + REST_TIMEOUT_MS;
-    const hasRest = (): boolean => downstreams.all().some((d) => d.isAttached && d.flush >= proven);
+    const hasRest = (): boolean => downstreams.all().some((d) => d.isAttached && d.flush >= served);
     while (!hasRest() && clock.monotonicMs() < giveUpMs) await clock.sleep(POLL_MS, signal);
-    const position = formatLsn(proven);
+    const position = formatLsn(served);
     log.log(
       hasRest()
         ? `the attached PostgreSQL server has received all WAL up to ${position}`
@@ -149,7 +154,10 @@ class Promotion {
       const { takesWrites, status, changed } = this.#server;
       const progress = promotionProgress(status, { takesWrites, wasTaken: this.#wasTaken });
       if (progress === 'done') return;
-      if (progress === 'broken-off') throw brokenOff(status.reason);
+      if (progress === 'broken-off') {
+        this.#isAsked = false;
+        throw brokenOff(status.reason);
+      }
       await changed.wait(signal);
     }
   }
@@ -157,12 +165,12 @@ class Promotion {
   /** Takes the request back; the error, with what became of it. */
   async #undone(error: unknown): Promise<unknown> {
     const { log } = this.#options;
-    try {
-      await this.#server.withdrawPromotion();
-    } catch (failure) {
+    // A request that is gone was taken, also if the server has not told so yet.
+    const isTakenBack = await this.#server.withdrawPromotion().catch((failure: unknown) => {
       log.warning(asWalcadeError(failure));
-    }
-    if (this.#server.status.role === 'standby') {
+      return false;
+    });
+    if (this.#server.status.role === 'standby' && (isTakenBack || !this.#isAsked)) {
       log.log('the promotion is undone');
       return error;
     }

@@ -1,6 +1,6 @@
 /**
- * Where the WAL receiver can be held before it connects: nothing is received, and the stream that
- * it had has ended, once it stands there. One for as long as the node runs.
+ * Where the WAL receiver can be held, before a round and before it connects: nothing is received,
+ * and the stream that it had has ended, once it stands there. One for as long as the node runs.
  */
 import { Condition } from '../base/condition.ts';
 

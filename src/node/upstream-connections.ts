@@ -27,7 +27,7 @@ export interface UpstreamConnectionsOptions extends UpstreamConnectorOptions {
 }
 
 export class UpstreamConnections {
-  /** Holds the receiver's next connection. */
+  /** Holds the receiver's next round, and its next connection. */
   readonly hold = new ReceiverHold();
   readonly #options: UpstreamConnectionsOptions;
   readonly #roles: AttachedRoles | undefined;
@@ -75,12 +75,6 @@ export class UpstreamConnections {
       wasStandby = isStandby;
       if (isLeft) leave('the attached PostgreSQL server is promoted');
     });
-  }
-
-  /** For the receiver: as `hasArchive`, once WAL may come from above. */
-  async mayRestore(signal: AbortSignal): Promise<boolean> {
-    await this.hold.pass(signal);
-    return this.hasArchive;
   }
 
   /**

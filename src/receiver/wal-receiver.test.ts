@@ -177,3 +177,14 @@ function endOfTimeline(next: string, switchPoint: string): Buffer[] {
     encodeReadyForQuery(),
   ];
 }
+
+test('a round that may not begin leaves the store and the upstream alone', async (t) => {
+  let begin = (): void => {};
+  const mayBegin = (): Promise<void> => new Promise((resolve) => (begin = resolve));
+  const { primary } = await receive(t, {}, { mayBegin });
+  await primary.clock.pass(60_000);
+  assert.equal(primary.connections, 0);
+  begin();
+  await waitForConnections(primary, 1);
+  assert.equal(primary.connections, 1);
+});

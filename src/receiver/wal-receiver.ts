@@ -69,8 +69,10 @@ export interface ArchiveSource {
 export interface WalReceiverOptions extends UpstreamSessionOptions {
   /** Whether there is an upstream to connect to. */
   hasUpstream: () => boolean;
-  /** The archive that may be asked now, if there is one; may wait until it is known. */
-  openArchive(signal: AbortSignal): Promise<ArchiveSource | undefined>;
+  /** Resolves when a round may begin: until then nothing is received, nor the store changed. */
+  mayBegin(signal: AbortSignal): Promise<void>;
+  /** The archive that may be asked now, if there is one. */
+  openArchive(): ArchiveSource | undefined;
 }
 
 /** Why a round has ended: `restart` was called. */
@@ -113,6 +115,7 @@ export class WalReceiver {
       this.#restarting = new AbortController();
       const round = AbortSignal.any([signal, this.#restarting.signal]);
       try {
+        await this.#options.mayBegin(round);
         await this.#store.drained(round);
         if (this.#store.needsRewind) await this.#rewind(round);
         await this.#restore(round);
@@ -150,7 +153,7 @@ export class WalReceiver {
 
   /** The first half of a round: what the archive has. That it fails is no reason not to stream. */
   async #restore(signal: AbortSignal): Promise<void> {
-    const archive = await this.#options.openArchive(signal);
+    const archive = this.#options.openArchive();
     if (archive === undefined) return this.#tellWithoutSource();
     const { reason } = this.#status;
     try {

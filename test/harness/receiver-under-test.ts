@@ -26,6 +26,8 @@ export interface Arrangement {
   upstreamSettings?: Record<string, string>;
   /** Whether primary_conninfo is set; it is if nothing is said. */
   hasUpstream?: boolean;
+  /** Holds up each round; none is held up if it is not given. */
+  mayBegin?: () => Promise<void>;
 }
 
 /** A receiver that runs until the test ends, as far as it comes without time. */
@@ -55,7 +57,8 @@ export async function receive(
     hasUpstream: () => sources.hasUpstream ?? true,
     connect: (signal) => primary.connect(signal),
     hasArchive: () => sources.archive !== undefined,
-    openArchive: async () => (sources.archive === undefined ? undefined : archive),
+    mayBegin: sources.mayBegin ?? (async () => {}),
+    openArchive: () => (sources.archive === undefined ? undefined : archive),
     store: node.store,
     control: node.control,
     histories,
