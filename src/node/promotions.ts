@@ -12,7 +12,7 @@ import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import { accessing, ifThere } from '../base/file-access-error.ts';
 import { endTogether } from '../base/task-group.ts';
 import type { Attachment } from './attachment.ts';
-import { dropAttachedSlot, hasAttachedSlot } from './attached-slot.ts';
+import { ATTACHED_SLOT, dropAttachedSlot, hasAttachedSlot } from './attached-slot.ts';
 import { answerRestoreRequests } from './restore-requests.ts';
 import { type PromotionOptions, promoteNode } from './promotion.ts';
 
@@ -25,6 +25,8 @@ export interface PromotionsOptions extends PromotionOptions {
 /** How often the trigger file is looked for, as PostgreSQL up to 15 did every five seconds. */
 const TRIGGER_INTERVAL_MS = 1_000;
 const TRIGGER_TIMEOUT_MS = 60_000;
+/** How long after a failure the slot is tried to be dropped again. */
+const DROP_INTERVAL_MS = 10_000;
 
 interface Asked {
   request: PromoteRequest;
@@ -37,6 +39,8 @@ export class Promotions {
   readonly #changed = new Condition();
   #asked: Asked | undefined;
   #isRunning = false;
+  /** Why the slot could not be dropped, as it was told last. */
+  #whyNotDropped: string | undefined;
 
   constructor(options: PromotionsOptions) {
     this.#options = options;
@@ -74,7 +78,7 @@ export class Promotions {
   }
 
   async #takeRequests(signal: AbortSignal): Promise<void> {
-    const { attachment } = this.#options;
+    const { attachment, clock } = this.#options;
     const stopListening = attachment?.server.changed.listen(() => this.#changed.notify());
     try {
       for (;;) {
@@ -82,8 +86,9 @@ export class Promotions {
           // Whatever has changed may have left the slot.
           await this.#dropSlot(signal);
         }
-        if (this.#asked === undefined) await this.#changed.wait(signal);
-        else await this.#answer(this.#asked, signal);
+        if (this.#asked !== undefined) await this.#answer(this.#asked, signal);
+        else if (this.#whyNotDropped === undefined) await this.#changed.wait(signal);
+        else await this.#changed.waitAtMost(DROP_INTERVAL_MS, clock, signal);
       }
     } finally {
       stopListening?.();
@@ -102,14 +107,18 @@ export class Promotions {
   }
 
   async #dropSlot(signal: AbortSignal): Promise<void> {
-    const { attachment, upstream } = this.#options;
+    const { attachment, upstream, log } = this.#options;
+    const toldBefore = this.#whyNotDropped;
+    this.#whyNotDropped = undefined;
     try {
       if (attachment === undefined || !this.#isStandby) return;
       if (!(await hasAttachedSlot(attachment.dataDirectory))) return;
       await upstream.askAttached(dropAttachedSlot, signal);
     } catch (error) {
       signal.throwIfAborted();
-      this.#options.log.warning(asWalcadeError(error));
+      const failure = asWalcadeError(error);
+      this.#whyNotDropped = failure.message;
+      if (failure.message !== toldBefore) log.warning(slotIsLeft(failure));
     }
   }
 
@@ -162,6 +171,19 @@ async function takeAway(path: string): Promise<boolean> {
     await unlink(path);
     return true;
   });
+}
+
+/** It would hold the WAL of a standby, which nobody receives by it, for ever. */
+function slotIsLeft(cause: WalcadeError): WalcadeError {
+  return new WalcadeError(
+    cause.sqlstate,
+    `could not drop replication slot "${ATTACHED_SLOT}" on the attached PostgreSQL server`,
+    {
+      detail: `The server said: ${cause.message}.`,
+      hint: 'It is tried again. Until then the slot holds WAL in the data directory.',
+      cause,
+    },
+  );
 }
 
 function notRunning(): WalcadeError {
