@@ -121,11 +121,12 @@ export function slotIsLeft(slot: string, address: string): WalcadeError {
 }
 
 export function doesNotStreamYet(reason: string | undefined): WalcadeError {
+  const changed = '"primary_conninfo" has been changed.';
   return new WalcadeError(
     SQLSTATE.CONNECTION_FAILURE,
     'node does not stream from its new upstream yet',
     {
-      detail: `"primary_conninfo" has been changed. ${reason === undefined ? '' : `${reason}.`}`,
+      detail: reason === undefined ? changed : `${changed} ${reason}.`,
       hint: 'The node goes on trying; "walcade status" shows how far it has come.',
     },
   );

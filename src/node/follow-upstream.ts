@@ -113,12 +113,13 @@ class Follow {
 
   async run(signal: AbortSignal): Promise<void> {
     const { directory, receiver, reload, config, serverRole } = this.#options;
-    const role = serverRole();
-    if (role !== undefined && role !== 'standby') throw serverLeads();
+    if (isLeading(serverRole())) throw serverLeads();
     await this.#withinTime(signal, (limit) => this.#examine(limit));
     signal.throwIfAborted();
     // What a reload would refuse is found out before anything is written.
     await loadHba(directory);
+    // It may have been promoted meanwhile.
+    if (isLeading(serverRole())) throw serverLeads();
     const former = { slot: config().primarySlotName, address: receiver.status.upstream };
     await changeParameter(directory, 'primary_conninfo', this.#conninfo);
     const { error } = await reload();
@@ -250,12 +251,19 @@ class Follow {
   }
 
   async #untilStreaming(signal: AbortSignal): Promise<void> {
-    const { receiver, clock } = this.#options;
+    const { receiver, serverRole, clock } = this.#options;
     const deadlineMs = clock.monotonicMs() + STREAMING_MS_MAX;
-    while (receiver.status.state !== 'streaming') {
-      const { reason } = receiver.status;
+    for (;;) {
+      if (isLeading(serverRole())) throw doesNotStreamYet('The server of this node is promoted');
+      const { state, reason } = receiver.status;
+      if (state === 'streaming') return;
       if (clock.monotonicMs() >= deadlineMs) throw doesNotStreamYet(reason);
       await clock.sleep(POLL_MS, signal);
     }
   }
+}
+
+/** Whether the attached server is a primary, or about to be one. */
+function isLeading(role: ServerRole | undefined): boolean {
+  return role !== undefined && role !== 'standby';
 }
