@@ -15,12 +15,16 @@ const STANDBY = {
   leftTimeline: timelineId(1),
 } as const;
 
-test('one that comes back is news only at another position', () => {
+// A client that asked at one position after the other, each past a fork, filled the log.
+test('one that comes back is news only past another fork, or on another timeline', () => {
   const diverged = new DivergedDownstreams();
   assert.equal(diverged.note(STANDBY, 0), true);
   const again = { ...STANDBY, peer: { ...STANDBY.peer, port: 4712 } };
   assert.equal(diverged.note(again, 5_000), false);
-  assert.equal(diverged.note({ ...again, position: parseLsn('0/5000200') }, 10_000), true);
+  assert.equal(diverged.note({ ...again, position: parseLsn('0/5000200') }, 10_000), false);
+  assert.equal(diverged.all(10_000)[0]?.position, parseLsn('0/5000200'));
+  assert.equal(diverged.note({ ...again, switchPoint: parseLsn('0/4000200') }, 10_000), true);
+  assert.equal(diverged.note({ ...again, timeline: timelineId(2) }, 10_000), true);
   assert.equal(diverged.all(10_000).length, 1);
 });
 

@@ -27,7 +27,10 @@ const ENTRIES_MAX = 1000;
 export class DivergedDownstreams {
   readonly #entries = new Map<string, { downstream: DivergedDownstream; seenMs: number }>();
 
-  /** Notes one at a monotonic time; true if it is new, or diverges from another position. */
+  /**
+   * Notes one at a monotonic time; true if it is new, or has left this history elsewhere. Who only
+   * asks at another position, as a client does that looks for one, is none of both.
+   */
   note(downstream: DivergedDownstream, nowMs: number): boolean {
     const key = keyOf(downstream);
     this.#forgetOld(nowMs);
@@ -35,8 +38,8 @@ export class DivergedDownstreams {
     this.#entries.delete(key);
     if (this.#entries.size >= ENTRIES_MAX) return false;
     this.#entries.set(key, { downstream, seenMs: nowMs });
-    const { position, switchPoint } = downstream;
-    return known?.position !== position || known.switchPoint !== switchPoint;
+    const { timeline, switchPoint } = downstream;
+    return known?.timeline !== timeline || known.switchPoint !== switchPoint;
   }
 
   /** Those that were here within the last minute. */
