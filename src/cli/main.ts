@@ -18,10 +18,14 @@ A relay of a primary, served on port 4002:
   walcade status -D relay
 `;
 
+/** No timer runs longer. */
+const SECONDS_MAX = 2_000_000;
+
 function seconds(text: string): number {
   const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) {
-    throw new InvalidArgumentError('It must be a whole number of seconds.');
+  if (!Number.isInteger(value) || value < 1 || value > SECONDS_MAX) {
+    const range = `from 1 to ${SECONDS_MAX}`;
+    throw new InvalidArgumentError(`It must be a whole number of seconds, ${range}.`);
   }
   return value;
 }
