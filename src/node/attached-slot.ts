@@ -3,6 +3,7 @@
  * server that leads. On a standby nobody uses it, and it would keep WAL for ever: what a promotion
  * that was broken off, or a time as a primary, has left is dropped.
  */
+import { WalcadeError, asWalcadeError } from '../base/errors.ts';
 import type { ReplicationClient } from '../protocol/client.ts';
 import { formatDropSlot } from '../protocol/replication-command.ts';
 import { hasServerSlot } from '../postgres/server-slots.ts';
@@ -21,7 +22,16 @@ export async function makeAttachedSlot(
   dataDirectory: string,
 ): Promise<void> {
   if (await hasAttachedSlot(dataDirectory)) return;
-  await createUpstreamSlot(client, ATTACHED_SLOT);
+  try {
+    await createUpstreamSlot(client, ATTACHED_SLOT);
+  } catch (error) {
+    const { sqlstate, message, hint } = asWalcadeError(error);
+    throw new WalcadeError(
+      sqlstate,
+      `could not make replication slot "${ATTACHED_SLOT}" on the attached PostgreSQL server`,
+      { detail: `The server said: ${message}.`, hint, cause: error },
+    );
+  }
 }
 
 export async function dropAttachedSlot(client: ReplicationClient): Promise<void> {

@@ -4,8 +4,6 @@
  * and both go on by themselves. And what the server makes of a segment that is not finished.
  */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { parseLsn } from '../../src/wal/lsn.ts';
@@ -17,14 +15,12 @@ import {
   standbyBehind,
   waitUntilReady,
 } from '../harness/attached-cluster.ts';
-import { postgresUser } from '../harness/postgres-binaries.ts';
 import { killTree } from '../harness/process-tree.ts';
 import { Load } from '../harness/relayed-cluster.ts';
+import { NOT_MOUNTED, canMount, mountOn, resizeMount } from '../harness/small-disk.ts';
 import { SqlClient } from '../harness/sql-client.ts';
 import { waitFor } from '../harness/wait.ts';
 
-const canMount = process.platform === 'linux' && process.getuid?.() === 0;
-const NOT_MOUNTED = 'not run: only root can mount a file system';
 const NO_SPACE = /No space left on device/;
 /** With the last block there is room for a part of a page. */
 const SERVER_FULL = /No space left on device|wrote only \d+ of 8192 bytes/;
@@ -39,7 +35,7 @@ test('a server whose disk is full costs no downstream its WAL', async (t) => {
   if (!canMount) return t.diagnostic(NOT_MOUNTED);
   const cluster = await attachedCluster(t, {
     startNode: async (made) => {
-      await mountUnder(made, 'data', { freeMegabytes: 12 });
+      mountOn(made.tree, join(made.node.directory, 'data'), { freeMegabytes: 12 });
       await made.node.start();
     },
   });
@@ -69,7 +65,7 @@ test('a server whose disk is full costs no downstream its WAL', async (t) => {
   assert.deepEqual([upstream.state, downstreams.length, failure], ['streaming', 1, null]);
 
   // With room it comes back.
-  remount(cluster, 'data', 400);
+  resizeMount(join(node.directory, 'data'), 400);
   await waitUntilReady(node);
   await waitFor('SQL', () => node.sql('SELECT 1').catch(() => ''));
   await assertSameRows(primary, [node, standby]);
@@ -82,7 +78,9 @@ test('a node without room for WAL answers SQL, and goes on with room', async (t)
     // It keeps more than there is room for.
     nodeSettings: { wal_keep_size: '1GB' },
     startNode: async (made) => {
-      await mountUnder(made, 'pg_wal', { freeMegabytes: WAL_SPACE_MEGABYTES });
+      mountOn(made.tree, join(made.node.directory, 'pg_wal'), {
+        freeMegabytes: WAL_SPACE_MEGABYTES,
+      });
       await made.node.start();
     },
   });
@@ -112,7 +110,7 @@ test('a node without room for WAL answers SQL, and goes on with room', async (t)
   // With room all goes on.
   await primary.start();
   await primary.sql(`INSERT INTO load (payload) VALUES ('while the disk is full')`);
-  remount(cluster, 'pg_wal', 400);
+  resizeMount(join(node.directory, 'pg_wal'), 400);
   await assertSameRows(primary, [node, standby]);
   assert.deepEqual(await pids(), before);
   assert.equal((await serverStatus(node)).restarts, 0);
@@ -173,32 +171,4 @@ async function leaveRecordUnflushed({ primary, node }: AttachedCluster): Promise
     return parseLsn(received) > parseLsn(proven) + 2_000_000n;
   });
   return client;
-}
-
-/** Puts `folder` of the node that is not running on a file system with so much left. */
-async function mountUnder(
-  { tree, node }: AttachedCluster,
-  folder: 'data' | 'pg_wal',
-  { freeMegabytes }: { freeMegabytes: number },
-): Promise<void> {
-  const path = join(node.directory, folder);
-  const [kilobytes = ''] = execFileSync('du', ['-sk', path]).toString().split('\t');
-  const size = `size=${Number(kilobytes) + freeMegabytes * 1024}k`;
-  renameSync(path, `${path}.moved`);
-  execFileSync('mkdir', ['-m', '0700', path]);
-  execFileSync('mount', ['-t', 'tmpfs', '-o', `${size},mode=0700`, 'walcade-test', path]);
-  const end = (): Promise<void> => {
-    execFileSync('umount', ['--lazy', path]);
-    return Promise.resolve();
-  };
-  tree.add({ name: 'file system', end });
-  const user = await postgresUser();
-  if (user !== undefined) execFileSync('chown', [`${user.uid}:${user.gid}`, path]);
-  execFileSync('cp', ['-a', `${path}.moved/.`, path]);
-  execFileSync('rm', ['-r', `${path}.moved`]);
-}
-
-function remount({ node }: AttachedCluster, folder: 'data' | 'pg_wal', megabytes: number): void {
-  const options = `remount,size=${megabytes}m`;
-  execFileSync('mount', ['-o', options, join(node.directory, folder)]);
 }
