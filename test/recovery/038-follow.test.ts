@@ -7,12 +7,14 @@ import { chmod, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { formatLsn, parseLsn } from '../../src/wal/lsn.ts';
+import { FaultyNetwork } from '../harness/faulty-network.ts';
 import { connectionsBelow, follow, refused, relayOf, standbyOf } from '../harness/follow-steps.ts';
 import { numberCluster, numberClusterWithNode } from '../harness/number-cluster.ts';
 import { PostgresCluster } from '../harness/postgres-cluster.ts';
 import { waitFor } from '../harness/wait.ts';
 import { WalcadeNode } from '../harness/walcade-node.ts';
 
+const STARTS = /received replication command: START_REPLICATION/;
 const CLOSES = 'Following it would close a loop that no primary feeds.';
 
 test('a relay goes over to a standby, to a node and back while rows stream', async (t) => {
@@ -130,6 +132,31 @@ test('an upstream that cannot be followed is refused, and nothing has changed', 
   ] as const) {
     await refused(relay, conninfo, { message, detail, hint });
   }
+});
+
+// It was looked whether the server leads before the upstream was, which may take a minute.
+test('a node that is promoted while it looks at an upstream does not follow it', async (t) => {
+  const { tree, primary, node } = await numberClusterWithNode(t);
+  const network = await FaultyNetwork.between(tree, primary.port);
+  const conf = join(node.directory, 'walcade.conf');
+  const before = await readFile(conf, 'utf8');
+  network.setFaults({ delayMs: 100 });
+  const since = await primary.log.mark();
+  const following = follow(node, network.conninfo);
+  // The last that it asks: their WAL is compared.
+  await waitFor('it to compare', async () => STARTS.test(await primary.log.since(since)));
+  network.pause();
+  await node.sql('SELECT pg_promote(true, 60)');
+  await waitFor('the node to lead', async () => (await node.status()).upstream.isAttached);
+  network.resume();
+  const { code, stderr } = await following;
+  assert.equal(code, 1);
+  assert.match(
+    stderr,
+    /error: cannot follow another upstream: the attached PostgreSQL server is a/,
+  );
+  assert.equal(await readFile(conf, 'utf8'), before);
+  assert.equal((await node.status()).upstream.isAttached, true);
 });
 
 test('a stopped node is told where it can be changed', async (t) => {
