@@ -10,7 +10,7 @@ export interface UpstreamLag {
   upstreamWalEnd: Lsn | undefined;
 }
 
-/** How far the node is: what a full disk has refused is in memory only, and lost with a promotion. */
+/** How far the node is: what a full disk has refused is in memory only, and is lost then. */
 export function receivedOf({
   received,
   written,

@@ -33,7 +33,7 @@ test('it is told what to copy from where, and the password where nobody sees it'
 });
 
 // A postgresql.conf with data_directory, as Debian makes it, had another cluster recover.
-test('a crash recovery is that of the data directory, whatever its configuration says', async (t) => {
+test('a crash recovery is that of the data directory, whatever is configured', async (t) => {
   const { target, directory } = await makeTarget(t, 'exit 0');
   const server = join(directory, 'postgres');
   await writeFile(server, '#!/bin/sh\necho "$*" > "$0.args"\n', { mode: 0o755 });
