@@ -154,7 +154,8 @@ export interface AttachmentSource {
   };
 }
 
-const CUT_OFF = 'Its WAL receiver is not connected.';
+const CUT_OFF =
+  'Its WAL receiver is not connected; a server that is behind replays what is in pg_wal first.';
 const DIVERGED =
   'It has replayed WAL that is not in the history of the upstream: run "walcade rejoin".';
 const POSTGRES_EPOCH_MS = 946_684_800_000;

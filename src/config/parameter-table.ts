@@ -257,7 +257,8 @@ export const PARAMETERS = {
     default: '',
     group: 'Attached server',
     context: 'reload',
-    description: 'file whose presence promotes the node; it is removed then',
+    description:
+      'file whose presence promotes the node, unless it is behind its upstream; it is removed then',
   },
   logMinMessages: {
     name: 'log_min_messages',
