@@ -59,7 +59,7 @@ let timeline: u32 = 0;
 let segmentBytes: u64 = 0;
 let recordBytesMax: usize = 0;
 
-/** Where the call has come to, and where the page and what the piece end. */
+/** Where the call has come to, and where the page and the piece end. */
 let at: usize = 0;
 let pageEnd: usize = 0;
 let end: usize = 0;

@@ -141,6 +141,15 @@ describe('bulk proof of WAL', () => {
     });
   }
 
+  it('leaves a segment to the walker that begins with a short header', () => {
+    const { wal } = made(Array.from({ length: 130 }, () => ({ bodyBytes: 8140 })));
+    const walk = { segmentBytes: MB, start: START, startsAt: 'segment' } as const;
+    assert.equal(walkBoth(wal, [100_000], walk).refusal, undefined);
+    const short = flip(wal, [[MB + 2, 1]]);
+    const { refusal } = walkBoth(short, [100_000], walk);
+    assert.match(refusal?.message ?? '', /^invalid info bits 0001 in WAL segment /);
+  });
+
   it('begins at any record as the walker does without it', () => {
     const records = Array.from({ length: 60 }, (_, i) => ({ bodyBytes: (i * 131) % 1000 }));
     const built = made(records);
