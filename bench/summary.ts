@@ -27,7 +27,7 @@ export interface Row {
   readonly unit: string;
   /** By side, in the order of `sides`; a side that was not measured in this case is left out. */
   readonly cells: ReadonlyMap<string, Summary>;
-  /** The first side divided by each other one. */
+  /** The first side divided by each other one, where there is such a ratio. */
   readonly ratios: ReadonlyMap<string, Summary>;
   readonly verdicts: readonly Verdict[];
 }
@@ -53,7 +53,10 @@ export function rowsOf(result: BenchResult): Row[] {
         unit,
         cells: new Map(present.map(({ side, values }) => [side, summarize(values)])),
         ratios: new Map(
-          first === undefined ? [] : others.map((other) => [other.side, divide(first, other)]),
+          others.flatMap((other) => {
+            const ratio = first && divide(first, other);
+            return ratio === undefined ? [] : [[other.side, ratio]];
+          }),
         ),
         verdicts: aims
           .filter((aim) => aim.what === what && aim.unit === unit)
@@ -84,7 +87,7 @@ export function formatSummary({ median, low, high }: Summary): string {
   return low === high ? format(median) : `${format(median)} (${format(low)} – ${format(high)})`;
 }
 
-/** Undefined if a figure that the aim is about was not measured. */
+/** Undefined if a figure that the aim is about was not measured, or the ratio does not exist. */
 function judge(aim: Aim, figures: readonly Figure[]): Verdict | undefined {
   const { what, unit, side = 'walcade', of, atMost, atLeast } = aim;
   const figure = find(figures, { what, side, unit });
@@ -92,6 +95,7 @@ function judge(aim: Aim, figures: readonly Figure[]): Verdict | undefined {
   const divisor = of && find(figures, { what, side, unit, ...of });
   if (of !== undefined && divisor === undefined) return undefined;
   const reached = divisor === undefined ? summarize(figure.values) : divide(figure, divisor);
+  if (reached === undefined) return undefined;
   const name = [of?.side, of?.what].filter((part) => part !== undefined).join(', ');
   const wish = atMost === undefined ? `≥ ${atLeast}` : `≤ ${atMost}`;
   const bound = atMost ?? atLeast ?? Number.NaN;
@@ -105,9 +109,13 @@ function judge(aim: Aim, figures: readonly Figure[]): Verdict | undefined {
   };
 }
 
-/** Run by run, since A and B of one run stood under the same conditions. */
-function divide(figure: Figure, divisor: Figure): Summary {
-  return summarize(figure.values.map((value, run) => value / (divisor.values[run] ?? Number.NaN)));
+/**
+ * Run by run, since A and B of one run stood under the same conditions. Undefined if there is no
+ * ratio: something was divided by nothing.
+ */
+function divide(figure: Figure, divisor: Figure): Summary | undefined {
+  const ratios = figure.values.map((value, run) => value / (divisor.values[run] ?? Number.NaN));
+  return ratios.every(Number.isFinite) ? summarize(ratios) : undefined;
 }
 
 function find(

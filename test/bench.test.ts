@@ -42,6 +42,12 @@ test('walcade comes first, and is divided by the others run by run', () => {
   assert.deepEqual(row?.ratios.get('PostgreSQL'), { median: 0.5, low: 0.5, high: 0.5 });
 });
 
+test('nothing divided by nothing is no ratio', () => {
+  const measured = result([figure('walcade', 0, 0), figure('PostgreSQL', 0, 1)]);
+  assert.equal(rowsOf(measured)[0]?.ratios.size, 0);
+  assert.doesNotMatch(`${resultText(measured)}${plot(measured)}`, /NaN|Infinity/);
+});
+
 test('an aim is met at its bound, missed beyond it, and silent about what was not measured', () => {
   const figures = [figure('walcade', 0.6), figure('PostgreSQL', 1)];
   const of = { side: 'PostgreSQL' };
