@@ -104,7 +104,7 @@ function conditions(isLimited: boolean, megabytes: number): string {
     : 'the limited link was left out: it needs root and iproute2';
   return (
     `${megabytes} MB of WAL of pgbench from just after a checkpoint, so that many are images of ` +
-    'pages, and of COPY and two index builds of as many rows; all servers on the same cores, over ' +
+    'pages, and of COPY and two index builds of as many rows; all on the same cores, over ' +
     `TCP on loopback; ${limited}; all that the downstream reads is counted`
   );
 }
