@@ -13,6 +13,8 @@ export interface Zstd {
   readonly library: string;
   /** One frame that tells its content's size; off the main thread if the library can. */
   compress: (bytes: Uint8Array, level: number) => Promise<Buffer>;
+  /** The same at once: for what is too short to be worth the way to another thread. */
+  compressNow: (bytes: Uint8Array, level: number) => Buffer;
   /**
    * The content of one frame. Nothing of a frame's own claims is trusted: throws 08P01 unless it
    * holds what it says, at most `contentBytesMax` bytes.
@@ -20,9 +22,10 @@ export interface Zstd {
   decompress: (frame: Uint8Array, contentBytesMax: number) => Buffer;
 }
 
-/** A library's two functions; `decompress` throws for what is no frame of `contentBytes`. */
+/** A library's functions; `decompress` throws for what is no frame of `contentBytes`. */
 interface Library {
   compress: (bytes: Buffer, level: number) => Promise<Buffer>;
+  compressNow: (bytes: Buffer, level: number) => Buffer;
   decompress: (frame: Buffer, contentBytes: number) => Buffer;
 }
 
@@ -60,10 +63,11 @@ export async function loadFirst(libraries: readonly string[]): Promise<Zstd> {
   });
 }
 
-function checking(library: string, { compress, decompress }: Library): Zstd {
+function checking(library: string, { compress, compressNow, decompress }: Library): Zstd {
   return {
     library,
     compress: (bytes, level) => compress(asBuffer(bytes), level),
+    compressNow: (bytes, level) => compressNow(asBuffer(bytes), level),
     decompress: (frame, contentBytesMax) => {
       const contentBytes = checkedContentBytes(frame, contentBytesMax);
       const content = decompressed(asBuffer(frame), contentBytes, decompress);
@@ -85,14 +89,21 @@ function decompressed(
   }
 }
 
+interface NodeZstdOptions {
+  params: Record<number, number>;
+  pledgedSrcSize: number;
+  chunkSize: number;
+}
+
 /** What node:zlib has from 22.15 on; the types of older versions do not know it. */
 interface NodeZstd {
   constants: Record<string, number | undefined>;
   zstdCompress?: (
     bytes: Buffer,
-    options: { params: Record<number, number>; pledgedSrcSize: number; chunkSize: number },
+    options: NodeZstdOptions,
     done: (error: Error | null, frame: Buffer) => void,
   ) => void;
+  zstdCompressSync?: (bytes: Buffer, options: NodeZstdOptions) => Buffer;
   zstdDecompressSync?: (
     frame: Buffer,
     options: { maxOutputLength: number; chunkSize: number },
@@ -101,21 +112,25 @@ interface NodeZstd {
 
 async function nodeLibrary(): Promise<Library> {
   const zlib = (await import('node:zlib')) as unknown as NodeZstd;
-  const { zstdCompress, zstdDecompressSync } = zlib;
+  const { zstdCompress, zstdCompressSync, zstdDecompressSync } = zlib;
   const levelParameter = zlib.constants['ZSTD_c_compressionLevel'];
-  if (!zstdCompress || !zstdDecompressSync || levelParameter === undefined) {
+  if (!zstdCompress || !zstdCompressSync || !zstdDecompressSync || levelParameter === undefined) {
     throw new Error(`Node.js ${process.versions.node} has no zstd`);
   }
+  const optionsFor = ({ length }: Buffer, level: number): NodeZstdOptions => ({
+    params: { [levelParameter]: level },
+    pledgedSrcSize: length,
+    chunkSize: Math.max(64, length),
+  });
   return {
     compress: (bytes, level) =>
       new Promise((resolve, reject) => {
-        const params = { [levelParameter]: level };
-        const sizes = { pledgedSrcSize: bytes.length, chunkSize: Math.max(64, bytes.length) };
-        zstdCompress(bytes, { params, ...sizes }, (error, frame) => {
+        zstdCompress(bytes, optionsFor(bytes, level), (error, frame) => {
           if (error) reject(error);
           else resolve(frame);
         });
       }),
+    compressNow: (bytes, level) => zstdCompressSync(bytes, optionsFor(bytes, level)),
     decompress: (frame, contentBytes) =>
       zstdDecompressSync(frame, {
         maxOutputLength: contentBytes,
@@ -128,12 +143,16 @@ async function nativeLibrary(): Promise<Library> {
   const { Encoder, Decoder } = require('@toondepauw/node-zstd') as NativeZstd;
   const encoders = new Map<number, NativeEncoder>();
   const decoder = new Decoder();
+  const encoderOf = (level: number): NativeEncoder => {
+    const encoder = encoders.get(level) ?? new Encoder(level);
+    encoders.set(level, encoder);
+    return encoder;
+  };
   return {
-    compress: async (bytes, level) => {
-      const encoder = encoders.get(level) ?? new Encoder(level);
-      encoders.set(level, encoder);
-      return withContentBytes(await encoder.encode(bytes), bytes.length);
-    },
+    compress: async (bytes, level) =>
+      withContentBytes(await encoderOf(level).encode(bytes), bytes.length),
+    compressNow: (bytes, level) =>
+      withContentBytes(encoderOf(level).encodeSync(bytes), bytes.length),
     // It allocates what the frame announces, which has been checked, and writes no more.
     decompress: (frame) => decoder.decodeSync(frame),
   };
@@ -141,6 +160,7 @@ async function nativeLibrary(): Promise<Library> {
 
 interface NativeEncoder {
   encode(bytes: Buffer): Promise<Buffer>;
+  encodeSync(bytes: Buffer): Buffer;
 }
 
 interface NativeZstd {
@@ -157,8 +177,11 @@ interface WebAssemblyZstd {
 async function webAssemblyLibrary(): Promise<Library> {
   const wasm = require('@foxglove/wasm-zstd') as WebAssemblyZstd;
   await wasm.isLoaded;
+  const compressNow = (bytes: Buffer, level: number): Buffer =>
+    withContentBytes(wasm.compress(bytes, level), bytes.length);
   return {
-    compress: async (bytes, level) => withContentBytes(wasm.compress(bytes, level), bytes.length),
+    compress: async (bytes, level) => compressNow(bytes, level),
+    compressNow,
     decompress: (frame, contentBytes) => wasm.decompress(frame, contentBytes),
   };
 }

@@ -1,6 +1,6 @@
 /**
  * The zstd frames of WAL that is being sent: made once for all downstreams that are sent the same
- * range, off the main thread where the library can. It lives as long as the node.
+ * range, long ones off the main thread where the library can. It lives as long as the node.
  *
  * At most IN_FLIGHT_MAX are being made at once: the same few threads write WAL and sync it. What
  * was made is kept while it is among the newest KEPT_BYTES_MAX.
@@ -12,6 +12,7 @@ import {
   type Compressibility,
   afterFrame,
   afterRaw,
+  isMadeAtOnce,
   isWorthSending,
   isWorthTrying,
 } from './frame-choice.ts';
@@ -81,7 +82,9 @@ export class WalFrames {
       this.#known = afterRaw(this.#known, walBytes);
       return undefined;
     }
-    const frame = await this.#inTurn(() => zstd.compress(bytes, level));
+    const frame = isMadeAtOnce(walBytes)
+      ? zstd.compressNow(bytes, level)
+      : await this.#inTurn(() => zstd.compress(bytes, level));
     const sizes = { walBytes, frameBytes: frame.length };
     this.#known = afterFrame(this.#known, sizes);
     return isWorthSending(sizes) ? frame : undefined;

@@ -36,7 +36,7 @@ test('a chain of compressed nodes carries what the primary has in half of the by
 
   // Small transactions, as pgbench makes them, and all pages of the table anew.
   const before = { lsn: await primary.currentLsn(), wire: network.upstreamBytes };
-  await transact(primary, 1500);
+  await transact(primary, 300);
   await primary.sql('UPDATE account SET balance = balance + 1');
   const end = await primary.currentLsn();
   await node2.waitForWal(end);
