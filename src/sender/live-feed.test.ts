@@ -45,7 +45,7 @@ test('one who comes while a message is due is sent nothing twice and misses noth
   assert.deepEqual(received(late.messages), WAL.subarray(200, 300));
 });
 
-test('much at once, and what comes after the end of its part, is left to the downstream', async () => {
+test('what is much, or past the end of its part, is left to the downstream', async () => {
   const { source } = walSource(100n);
   const live = new LiveFeed(source, new ManualClock());
   const one = downstream(source, live, 100n);
