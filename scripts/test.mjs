@@ -9,7 +9,7 @@ import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join, sep } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { findLeftovers } from './leftovers.mjs';
 import { ensureInstalled } from './node-modules.mjs';
 
@@ -27,7 +27,8 @@ const GROUPS = {
     folders: ['src', 'test'],
     holds: (file) => file.startsWith(`src${sep}`) || file.split(sep).length === 2,
     concurrency: availableParallelism(),
-    timeoutMs: 120_000,
+    processes: 4 * availableParallelism(),
+    timeoutMs: 600_000,
   },
   recovery: {
     folders: [join('test', 'recovery')],
@@ -160,12 +161,30 @@ async function runGroup(name, choice, environment = {}) {
     '--test-reporter=tap',
     `--test-reporter-destination=${summary}`,
   ];
-  const status = await run([...options, ...nodeOptions, ...files], environment);
+  const programs = sharedPrograms(name, files);
+  const status = await run([...options, ...nodeOptions, ...programs], environment);
   if (status !== 0) return false;
   const ran = /^# pass (\d+)$/m.exec(fs.readFileSync(summary, 'utf8'));
   if (Number(ran?.[1] ?? 0) > 0) return true;
   process.stderr.write(`test: no ${name} test ran\n`);
   return false;
+}
+
+/**
+ * What is run for the test files of a group: themselves, or where these are many and small, a few
+ * programs that import them by turns. A process and the modules that it loads cost more than the
+ * tests of most files.
+ */
+function sharedPrograms(name, files) {
+  const { processes = files.length } = GROUPS[name];
+  if (processes >= files.length) return files;
+  return Array.from({ length: processes }, (_, index) => {
+    const program = join(directory, `${name}-${index + 1}.test.mjs`);
+    const its = files.filter((_, position) => position % processes === index);
+    const imports = its.map((file) => `import '${pathToFileURL(join(root, file)).href}';\n`);
+    fs.writeFileSync(program, imports.join(''));
+    return program;
+  });
 }
 
 function testFiles({ folders, holds }, filters) {
