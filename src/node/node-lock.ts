@@ -7,10 +7,10 @@
  */
 import fs from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import locks from 'fs-native-extensions';
 import type { Clock } from '../base/clock.ts';
 import { SQLSTATE, WalcadeError } from '../base/errors.ts';
 import { ifThere } from '../base/file-access-error.ts';
+import { tryLock, unlock } from './file-locks.ts';
 
 export const PID_FILE = 'walcade.pid';
 
@@ -31,7 +31,7 @@ export async function lockNode(directory: string, clock: Clock): Promise<NodeLoc
   const path = join(directory, PID_FILE);
   for (let attempt = 1; ; attempt++) {
     const file = await fs.open(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
-    if (!locks.tryLock(file.fd)) {
+    if (!tryLock(file.fd)) {
       const pid = await readPid(file);
       await file.close();
       if (attempt >= LOCK_ATTEMPTS) throw alreadyRunning(directory, pid);
@@ -73,8 +73,8 @@ export async function runningPid(directory: string): Promise<number | undefined>
   const file = await ifThere(fs.open(join(directory, PID_FILE), 'r+'));
   if (file === undefined) return undefined;
   try {
-    if (!locks.tryLock(file.fd, { shared: true })) return await readPid(file);
-    locks.unlock(file.fd);
+    if (!tryLock(file.fd, { shared: true })) return await readPid(file);
+    unlock(file.fd);
     return undefined;
   } finally {
     await file.close();

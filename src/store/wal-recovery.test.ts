@@ -89,3 +89,13 @@ test('WAL of another cluster proves nothing', async () => {
   const { read } = stored(wal);
   assert.equal(await findProvenEnd(read, { ...CONTROL_DATA, systemIdentifier: 1n }), START);
 });
+
+test('a start remembers a checkpoint that lies before the last record', async () => {
+  const checkpoint = { redo: parseLsn('0/100028'), timeline: 1 };
+  const built = made([{}, { checkpoint }, { bodyBytes: 40_000 }, {}]);
+  const { read } = stored(built.wal);
+  const walker = await recoverWalker(read, CONTROL_DATA);
+  assert.equal(walker.proven, advance(START, built.wal.length));
+  assert.equal(walker.provenRecordStart, built.records[3]?.start);
+  assert.deepEqual(walker.lastCheckpoint, { ...checkpoint, start: built.records[1]?.start });
+});

@@ -15,6 +15,7 @@ import {
   formatLsn,
   minLsn,
 } from '../wal/lsn.ts';
+import type { Checkpoint } from '../wal/record.ts';
 import { WalCorruption, WalWalker } from '../wal/walker.ts';
 import type { ControlData } from './control-file.ts';
 import type { SegmentReader } from './segment-reader.ts';
@@ -24,15 +25,13 @@ import { BLOCK_BYTES } from './wal-block-cache.ts';
 /** Reads stored WAL at `position` into `into`, up to its segment's end; 0 when there is none. */
 export type ReadWal = (position: Lsn, into: Buffer) => Promise<number>;
 
-type Origin = Pick<ControlData, 'systemIdentifier' | 'segmentBytes' | 'walk'>;
+interface Origin extends Pick<ControlData, 'systemIdentifier' | 'segmentBytes' | 'walk'> {
+  /** What was found before the walk's start. */
+  lastCheckpoint?: Checkpoint | undefined;
+}
 
-function newWalker({ systemIdentifier, segmentBytes, walk }: Origin): WalWalker {
-  return new WalWalker({
-    segmentBytes,
-    systemIdentifier,
-    start: walk.from,
-    startsAt: walk.startsAt,
-  });
+function newWalker({ walk, ...others }: Origin): WalWalker {
+  return new WalWalker({ ...others, start: walk.from, startsAt: walk.startsAt });
 }
 
 /** A walker that has walked from the control file's record to `end`. Throws if not all is WAL. */
@@ -50,13 +49,25 @@ export async function walkTo(read: ReadWal, origin: Origin, end: Lsn): Promise<W
 
 /** Where the proven WAL on disk ends, walking from the control file's record. */
 export async function findProvenEnd(read: ReadWal, origin: Origin): Promise<Lsn> {
+  return (await walkAll(read, origin)).proven;
+}
+
+/** A walker that has walked all there is; it may have gone beyond what is proven. */
+async function walkAll(read: ReadWal, origin: Origin): Promise<WalWalker> {
   const walker = newWalker(origin);
   try {
     await pushStored(read, walker, undefined);
   } catch (error) {
     if (!(error instanceof WalCorruption)) throw error;
   }
-  return walker.proven;
+  return walker;
+}
+
+/** From where to walk to the end of what `walker` has proven: its last record is enough. */
+function lastRecordOf(walker: WalWalker, { walk, ...others }: Origin): Origin {
+  const { provenRecordStart: from, lastCheckpoint } = walker;
+  if (from === undefined) return { walk, ...others };
+  return { ...others, walk: { from, startsAt: 'record' }, lastCheckpoint };
 }
 
 /**
@@ -67,14 +78,17 @@ export async function recoverWalker(
   read: ReadWal,
   control: Origin & Pick<ControlData, 'flushed'>,
 ): Promise<WalWalker> {
-  const provenEnd = await findProvenEnd(read, control);
-  if (provenEnd >= control.flushed) return walkTo(read, control, provenEnd);
+  const { systemIdentifier, segmentBytes, walk, flushed } = control;
+  const origin = { systemIdentifier, segmentBytes, walk };
+  const walker = await walkAll(read, origin);
+  const provenEnd = walker.proven;
+  if (provenEnd >= flushed) return walkTo(read, lastRecordOf(walker, origin), provenEnd);
   try {
-    return await walkTo(read, control, control.flushed);
+    return await walkTo(read, origin, flushed);
   } catch (error) {
     throw new WalcadeError(
       SQLSTATE.DATA_CORRUPTED,
-      `acknowledged WAL is lost between ${formatLsn(provenEnd)} and ${formatLsn(control.flushed)}`,
+      `acknowledged WAL is lost between ${formatLsn(provenEnd)} and ${formatLsn(flushed)}`,
       {
         detail: error instanceof Error ? `Reading it gave: ${error.message}.` : undefined,
         hint: 'The disk did not keep what it had confirmed. Check it, then make the node anew.',

@@ -37,6 +37,8 @@ export interface WalWalkerOptions {
   readonly format?: WalFormat | undefined;
   /** The start of the record before the first one, if known: the first prev link must name it. */
   readonly previous?: Lsn | undefined;
+  /** What another walk has found before `start`. */
+  readonly lastCheckpoint?: Checkpoint | undefined;
   /** False to do without the fast path, which must make no difference but in time. */
   readonly inBulk?: boolean;
 }
@@ -92,6 +94,7 @@ export class WalWalker {
     this.#pageLeft = (PAGE_BYTES - (offset % PAGE_BYTES)) % PAGE_BYTES;
     this.#phase = startsAt === 'segment' ? 'continuation' : 'header';
     this.#previous = previous;
+    this.#lastCheckpoint = options.lastCheckpoint;
     this.#inBulk = options.inBulk ?? true;
   }
 
