@@ -258,7 +258,7 @@ export const PARAMETERS = {
     group: 'Attached server',
     context: 'reload',
     description:
-      'file whose presence promotes the node, unless it is behind its upstream; it is removed then',
+      'file whose presence promotes the node; it is removed then; a node behind is not promoted',
   },
   logMinMessages: {
     name: 'log_min_messages',

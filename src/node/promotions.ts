@@ -12,7 +12,7 @@ import { SQLSTATE, WalcadeError, asWalcadeError } from '../base/errors.ts';
 import { accessing, ifThere } from '../base/file-access-error.ts';
 import { endTogether } from '../base/task-group.ts';
 import type { Attachment } from './attachment.ts';
-import { ATTACHED_SLOT, dropAttachedSlot, hasAttachedSlot } from './attached-slot.ts';
+import { LeftSlot } from './attached-slot.ts';
 import { answerRestoreRequests } from './restore-requests.ts';
 import { type PromotionOptions, promoteNode } from './promotion.ts';
 
@@ -39,8 +39,6 @@ export class Promotions {
   readonly #changed = new Condition();
   #asked: Asked | undefined;
   #isRunning = false;
-  /** Why the slot could not be dropped, as it was told last. */
-  #whyNotDropped: string | undefined;
 
   constructor(options: PromotionsOptions) {
     this.#options = options;
@@ -78,17 +76,25 @@ export class Promotions {
   }
 
   async #takeRequests(signal: AbortSignal): Promise<void> {
-    const { attachment, clock } = this.#options;
+    const { attachment, upstream, clock, log } = this.#options;
     const stopListening = attachment?.server.changed.listen(() => this.#changed.notify());
+    const slot =
+      attachment &&
+      new LeftSlot({
+        dataDirectory: attachment.dataDirectory,
+        ask: (question, until) => upstream.askAttached(question, until),
+        log,
+      });
     try {
       for (;;) {
-        if (this.#asked === undefined) {
+        let isLeft = false;
+        if (this.#asked === undefined && this.#isStandby) {
           // Whatever has changed may have left the slot.
-          await this.#dropSlot(signal);
+          isLeft = (await slot?.drop(signal)) === false;
         }
         if (this.#asked !== undefined) await this.#answer(this.#asked, signal);
-        else if (this.#whyNotDropped === undefined) await this.#changed.wait(signal);
-        else await this.#changed.waitAtMost(DROP_INTERVAL_MS, clock, signal);
+        else if (isLeft) await this.#changed.waitAtMost(DROP_INTERVAL_MS, clock, signal);
+        else await this.#changed.wait(signal);
       }
     } finally {
       stopListening?.();
@@ -104,22 +110,6 @@ export class Promotions {
       if (error instanceof AssertionFailed) throw error;
     }
     this.#asked = undefined;
-  }
-
-  async #dropSlot(signal: AbortSignal): Promise<void> {
-    const { attachment, upstream, log } = this.#options;
-    const toldBefore = this.#whyNotDropped;
-    this.#whyNotDropped = undefined;
-    try {
-      if (attachment === undefined || !this.#isStandby) return;
-      if (!(await hasAttachedSlot(attachment.dataDirectory))) return;
-      await upstream.askAttached(dropAttachedSlot, signal);
-    } catch (error) {
-      signal.throwIfAborted();
-      const failure = asWalcadeError(error);
-      this.#whyNotDropped = failure.message;
-      if (failure.message !== toldBefore) log.warning(slotIsLeft(failure));
-    }
   }
 
   async #watchTriggerFile(signal: AbortSignal): Promise<void> {
@@ -171,19 +161,6 @@ async function takeAway(path: string): Promise<boolean> {
     await unlink(path);
     return true;
   });
-}
-
-/** It would hold the WAL of a standby, which nobody receives by it, for ever. */
-function slotIsLeft(cause: WalcadeError): WalcadeError {
-  return new WalcadeError(
-    cause.sqlstate,
-    `could not drop replication slot "${ATTACHED_SLOT}" on the attached PostgreSQL server`,
-    {
-      detail: `The server said: ${cause.message}.`,
-      hint: 'It is tried again. Until then the slot holds WAL in the data directory.',
-      cause,
-    },
-  );
 }
 
 function notRunning(): WalcadeError {

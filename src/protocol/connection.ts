@@ -109,9 +109,9 @@ export class Connection {
   }
 
   /**
-   * Hands messages to `take` as they arrive, in order, without a turn between: they are valid during
-   * the call. Resolves when `take` says that it wants no more for now, rejects as `read` does and
-   * with what `take` throws; nothing is read then until somebody reads or consumes again.
+   * Hands messages to `take` as they arrive, in order, without a turn between: they are valid
+   * during the call. Resolves when `take` says that it wants no more for now, rejects as `read`
+   * does and with what `take` throws; nothing is read then until somebody reads or consumes again.
    */
   consume(take: (messages: readonly Message[]) => boolean): Promise<void> {
     return new Promise((resolve, reject) => {
