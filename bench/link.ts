@@ -9,6 +9,7 @@
 import { appendFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Lsn, advance, distance, formatLsn } from '../src/wal/lsn.ts';
+import { segmentStart } from '../src/wal/segment.ts';
 import { type PostgresTools, findTools } from '../test/harness/postgres-tools.ts';
 import type { PostgresCluster } from '../test/harness/postgres-cluster.ts';
 import type { TestDirectory } from '../test/harness/test-directory.ts';
@@ -133,11 +134,10 @@ async function pgbench(
   ]);
 }
 
-/** Ends the segment, whose rest is zeros, and gives the next one's start. */
+/** Ends the segment, whose rest is zeros, and gives the start of the one that is written now. */
 async function nextSegment(primary: PostgresCluster): Promise<Lsn> {
   await primary.sql('SELECT pg_switch_wal()');
-  const lsn = await primary.currentLsn();
-  return advance(lsn, (SEGMENT_BYTES - Number(lsn % BigInt(SEGMENT_BYTES))) % SEGMENT_BYTES);
+  return segmentStart(await primary.currentLsn(), SEGMENT_BYTES);
 }
 
 async function makeAbove(

@@ -52,7 +52,8 @@ async function ask(
 ): Promise<unknown> {
   const body = await new Promise<string>((resolve, reject) => {
     const request = http.request(
-      { socketPath: path, method, path: url, timeout: timeoutMs },
+      // A connection of its own: one that was kept may be closed by a node that stops.
+      { agent: false, socketPath: path, method, path: url, timeout: timeoutMs },
       (response) => {
         let text = '';
         response.setEncoding('utf8');

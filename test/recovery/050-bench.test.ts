@@ -15,10 +15,8 @@ for (const bench of BENCHES) {
     if (result === undefined) return;
     const rows = rowsOf(result);
     const values = rows.flatMap(({ cells }) => [...cells.values()].map(({ median }) => median));
-    assert.ok(
-      values.every((value) => Number.isFinite(value) && value >= 0),
-      values.join(' '),
-    );
+    // What a few readers add to the memory of a node may be less than nothing.
+    assert.ok(values.every(Number.isFinite), values.join(' '));
     assert.ok(
       rows.some(({ ratios }) => ratios.size > 0),
       'two sides stand beside each other',
