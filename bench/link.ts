@@ -52,7 +52,8 @@ async function run(context: BenchContext): Promise<string> {
   if (tools === undefined) throw new ProgramMissing('pgbench');
   const network = await SlowNetwork.make({ megabitsPerSecond: MEGABITS_PER_SECOND });
   try {
-    const primary = await makePrimary(tree);
+    // What is committed is written, so that a range ends where the WAL does.
+    const primary = await makePrimary(tree, { settings: { synchronous_commit: true } });
     await pgbench(tools, primary, [
       '-i',
       '-q',
