@@ -15,10 +15,11 @@ import { systemErrorCode } from '../base/errors.ts';
 import { type Lsn, type TimelineId, advance, distance, minLsn } from '../wal/lsn.ts';
 import { segmentName, segmentStart } from '../wal/segment.ts';
 import { diskRefusal } from './disk-refusal.ts';
+import { WRITE_BYTES_MAX } from './write-end.ts';
 
 export const SPARE_SEGMENT = 'xlogtemp';
 
-const ZEROS = Buffer.alloc(1024 * 1024);
+const ZEROS = Buffer.alloc(WRITE_BYTES_MAX);
 
 export interface SegmentWriterOptions {
   disk: Disk;

@@ -19,8 +19,7 @@ import type { Log } from '../base/log.ts';
 import { endTogether } from '../base/task-group.ts';
 import { Watermark } from '../base/watermark.ts';
 import { type TimelineHistory, beginOf, fileTimelineOf } from '../wal/history.ts';
-import { type Lsn, type TimelineId, advance, distance, maxLsn, minLsn } from '../wal/lsn.ts';
-import { segmentStart } from '../wal/segment.ts';
+import { type Lsn, type TimelineId, distance, maxLsn, minLsn } from '../wal/lsn.ts';
 import type { WalWalker } from '../wal/walker.ts';
 import { type Branch, makeBranch } from './branching.ts';
 import type { ControlFile } from './control-file.ts';
@@ -35,6 +34,7 @@ import { StoreNotes } from './store-notes.ts';
 import { WalkStart } from './walk-start.ts';
 import { openStored, type StoredWal } from './stored-wal.ts';
 import { type ReadWal, readStored, walkTo } from './wal-recovery.ts';
+import { writeEnd } from './write-end.ts';
 
 export const WAL_DIRECTORY = 'pg_wal';
 
@@ -323,11 +323,9 @@ export class WalStore {
     }
   }
 
-  /** Writes what was received, up to the end of the segment at most. */
+  /** Writes the next of what was received. */
   async #writeNext(): Promise<void> {
-    const { segmentBytes } = this;
-    const segmentEnd = advance(segmentStart(this.#written, segmentBytes), segmentBytes);
-    const end = minLsn(this.received, segmentEnd);
+    const end = writeEnd(this.#written, this.received, this.segmentBytes);
     const provenBefore = this.#walker.proven;
     const unwritten = this.#blocks.unwritten(this.#written, end);
     await this.#writer.write(this.timeline, this.#written, unwritten);
