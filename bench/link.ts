@@ -72,8 +72,8 @@ async function run(context: BenchContext): Promise<string> {
       const common = { tree, above, range, ...(over === undefined ? {} : { network: over }) };
       const name = what.replaceAll(/\W+/g, '').toLowerCase();
       await context.alternate(what, {
-        plain: (number) => follow({ ...common, name: `${name}p${number}` }, 'off'),
         zstd: (number) => follow({ ...common, name: `${name}z${number}` }, 'zstd'),
+        plain: (number) => follow({ ...common, name: `${name}p${number}` }, 'off'),
       });
     };
 

@@ -33,6 +33,7 @@ export const live: Bench = {
   aims: [
     { what: WHAT, unit: TAIL, of: { side: POSTGRES }, atMost: 1 },
     { what: WHAT, unit: SENDING, of: { side: POSTGRES }, atMost: 0.5 },
+    { what: WHAT, unit: WITH_RECEIVING, of: { side: POSTGRES }, atMost: 0.5 },
   ],
   run,
 };
