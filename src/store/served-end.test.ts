@@ -10,7 +10,7 @@ test('WAL is served to the last record that is written, or to a page boundary in
     [1000n, 1000n, 0n, 1000n],
     [1000n, 1100n, 1000n, 1000n],
     [1000n, 1100n, 900n, 900n],
-    [1000n, 1100n, 1100n, 1000n],
+    [8200n, 9000n, 9000n, 8192n],
     [8200n, 9000n, 8000n, 8192n],
     [8200n, 9000n, 8196n, 8196n],
     [16_384n, 90_000n, 0n, 16_384n],

@@ -17,6 +17,7 @@ test('a write stays in its segment', () => {
   assert.equal(writeEnd(at(SEGMENT), at(SEGMENT + 8), SEGMENT), at(SEGMENT + 8));
 });
 
-test('a write is not longer than the page cache likes', () => {
-  assert.equal(writeEnd(at(100), at(SEGMENT), SEGMENT), at(100 + WRITE_BYTES_MAX));
+test('a write is not longer than the page cache likes, and leaves whole pages behind it', () => {
+  assert.equal(writeEnd(at(100), at(SEGMENT), SEGMENT), at(WRITE_BYTES_MAX));
+  assert.equal(writeEnd(at(8192), at(SEGMENT), SEGMENT), at(8192 + WRITE_BYTES_MAX));
 });

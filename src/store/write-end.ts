@@ -1,5 +1,6 @@
 /** How far one write of WAL goes. */
-import { type Lsn, advance, minLsn } from '../wal/lsn.ts';
+import { type Lsn, advance, alignDown, minLsn } from '../wal/lsn.ts';
+import { PAGE_BYTES } from '../wal/page.ts';
 import { segmentStart } from '../wal/segment.ts';
 
 /**
@@ -9,8 +10,12 @@ import { segmentStart } from '../wal/segment.ts';
  */
 export const WRITE_BYTES_MAX = 512 * 1024;
 
-/** The end of the next write from `written` on: of what was received, in one segment. */
+/**
+ * The end of the next write from `written` on: of what was received, in one segment. One that has
+ * to leave some for the next ends with a page, so that all of it can be served.
+ */
 export function writeEnd(written: Lsn, received: Lsn, segmentBytes: number): Lsn {
   const segmentEnd = advance(segmentStart(written, segmentBytes), segmentBytes);
-  return minLsn(received, minLsn(segmentEnd, advance(written, WRITE_BYTES_MAX)));
+  const longest = alignDown(advance(written, WRITE_BYTES_MAX), PAGE_BYTES);
+  return minLsn(received, minLsn(segmentEnd, longest));
 }
